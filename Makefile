@@ -1,0 +1,45 @@
+# The interface of the project. `make demo` and `make test` set up what they need.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo test lint check nightly bench constraints clean
+
+demo: $(VENV)/.run
+	$(BIN)/tuning demo
+
+test: lint
+	$(BIN)/pytest
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+check: test
+
+nightly: $(VENV)/.dev
+	$(BIN)/pytest -m "nightly or not nightly"
+
+bench: $(VENV)/.run
+	$(BIN)/python benchmarks/evaluation.py
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(BIN)/pip install --quiet -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@ $(VENV)/.run
+
+# Exact versions of everything that one environment holds; the local suffix of a CPU build of torch is left out.
+constraints: $(VENV)/.dev
+	$(BIN)/pip freeze --exclude-editable --exclude tuning | sed 's/+cpu$$//' > constraints.txt
+
+clean:
+	rm -rf $(VENV) results .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,148 @@
+"""`tuning trial`, and `--mode single`: train and evaluate one configuration."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tuning.cli import options
+from tuning.scoring import Focus
+
+if TYPE_CHECKING:
+    from tuning.config import ExperimentConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class SingleRequest:
+    """What a user asks of one trial."""
+
+    name: str
+    config: Path | None
+    focus: Focus
+    overrides: list[str]
+    step_scale: float = 1.0
+    dry_run: bool
+    quiet: bool
+    as_json: bool
+    results_dir: Path
+    config_dir: Path
+
+
+def trial(
+    config: Annotated[Path, typer.Option("--config", help="The configuration, YAML or JSON.")],
+    overrides: options.Overrides = None,
+    focus: options.FocusOption = Focus.BALANCED,
+    step_scale: Annotated[float, typer.Option(help="Multiplies all step counts, in (0, 1].")] = 1.0,
+    dry_run: options.DryRun = False,
+    quiet: options.Quiet = False,
+    as_json: options.Json = False,
+    results_dir: options.ResultsDir = options.RESULTS_DIR,
+    config_dir: options.ConfigDir = options.CONFIG_DIR,
+) -> None:
+    """Train and evaluate one configuration; continue it if it was stopped.
+
+    Example: tuning trial --config configs/hyperparameters/tiny_default.yaml lora_r=8
+    """
+    run_single(
+        SingleRequest(
+            name="",
+            config=config,
+            focus=focus,
+            overrides=overrides or [],
+            step_scale=step_scale,
+            dry_run=dry_run,
+            quiet=quiet,
+            as_json=as_json,
+            results_dir=results_dir,
+            config_dir=config_dir,
+        )
+    )
+
+
+def run_single(request: SingleRequest) -> None:
+    """Run one trial and print what came out.
+
+    Raises:
+        UserError: The configuration, the model or the results folder cannot be used.
+    """
+    from tuning.config import step_scaled, training_key
+
+    config = step_scaled(_configuration(request), request.step_scale)
+    check_model(config)
+    if request.dry_run:
+        from tuning.config import to_yaml
+
+        typer.echo(f"# would train {training_key(config)}")
+        typer.echo(to_yaml(config), nl=False)
+        return
+    root = options.results_root(request.results_dir)
+    _train_and_print(request, config, root)
+
+
+def check_model(config: ExperimentConfig) -> None:
+    """Refuse a model that cannot exist before anything heavy is loaded or written.
+
+    Raises:
+        ModelError: It is no known name, Hub id or folder.
+    """
+    from tuning.model.base import check_name
+
+    check_name(config.tokenizer_config.model_name)
+
+
+def _configuration(request: SingleRequest) -> ExperimentConfig:
+    from tuning.config import create_experiment_config, load
+
+    if request.config is not None:
+        return load(request.config, request.overrides)
+    path = create_experiment_config(request.name, config_dir=request.config_dir)
+    if request.overrides:
+        from tuning.config import save
+
+        save(load(path, request.overrides), request.config_dir)
+    typer.echo(f"wrote {path}", err=True)
+    return load(path)
+
+
+def _train_and_print(
+    request: SingleRequest, config: ExperimentConfig, root: options.ResultsRoot
+) -> None:
+    from tuning.cli import tables
+    from tuning.cli.progress import trial_progress
+    from tuning.config import training_identity
+    from tuning.files import sha256_of_json
+    from tuning.grid import Proposal
+    from tuning.trial import TrialRequest, run_trial
+
+    identity = [training_identity(config), config.model_dump(mode="json", exclude={"timestamp"})]
+    trial_id = f"single-{sha256_of_json(identity)[:8]}"
+    folder = root.study(config.experiment_name).trial(trial_id)
+    proposal = Proposal(
+        trial_id=trial_id, parameters={}, seed=config.training_config.seed, config=config
+    )
+    with trial_progress(quiet=request.quiet) as progress:
+        progress.trial_started(proposal, 1, 1)
+        record = run_trial(
+            TrialRequest(
+                config=config, folder=folder, trial_id=trial_id, weights=request.focus.weights
+            ),
+            root,
+            progress.trial_moved,
+        )
+        progress.trial_finished(record, was_there=False)
+    if request.as_json:
+        typer.echo(json.dumps(dataclasses.asdict(record)))
+        return
+    result, cost = record.result, record.execution
+    tables.CONSOLE.print(tables.task_table(result.tasks, f"{result.model}, {result.step} steps"))
+    tables.CONSOLE.print(
+        f"transfer_learning_score {result.metrics['transfer_learning_score']:.3f} (a level, not a "
+        f"transfer) · {cost.train_seconds:.1f} s training, {cost.num_trained_tokens:,} tokens, "
+        f"peak {cost.peak_memory_bytes / 2**20:.0f} MiB"
+    )
+    tables.CONSOLE.print(f"record: {folder.record}")

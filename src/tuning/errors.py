@@ -1,0 +1,66 @@
+"""Every error that a user can cause. Anything else that is raised is a fault of ours.
+
+UserError                     one clean line and exit code 2 on the command line
+├── ConfigError               a configuration, a space or an override breaks a law
+├── NameRefusedError          a name that must become a path would leave its folder
+├── NotFoundError             a file, model, study or task that does not exist
+├── ModelError                weights or a tokenizer that cannot be had or used
+│   └── DroppedTokenError     a text needs a token that the model does not have
+├── ResultsError              a results folder that cannot be written, read or continued
+└── SuiteError                evaluation items that cannot be built or read
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """A mistake that the user can mend; its text is one sentence that says how."""
+
+
+class ConfigError(UserError):
+    """A configuration, a search space or an override breaks a law."""
+
+
+class NameRefusedError(UserError):
+    """A name would not be safe as the name of a file or folder."""
+
+
+class NotFoundError(UserError):
+    """Something the user named does not exist."""
+
+
+class ModelError(UserError):
+    """A model or tokenizer cannot be had, or is not what it claims to be."""
+
+
+class DroppedTokenError(ModelError):
+    """A text needs a token that this model's vocabulary does not hold."""
+
+
+class ResultsError(UserError):
+    """A results folder cannot be written, read or continued."""
+
+
+class SuiteError(UserError):
+    """Evaluation items cannot be built or read."""
+
+
+def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
+    """Say what exists instead of `name`: the closest names, or all of them when none is close.
+
+    Args:
+        name: What the user wrote.
+        known: The valid names.
+        count: How many close names to offer.
+
+    Returns:
+        A phrase to end a sentence with, such as ``did you mean lora_r?``.
+    """
+    names = list(known)
+    close = difflib.get_close_matches(name, names, n=count, cutoff=0.6)
+    if close:
+        return f"did you mean {' or '.join(close)}?"
+    return f"known: {', '.join(sorted(names))}"

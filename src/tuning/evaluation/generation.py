@@ -1,0 +1,89 @@
+"""Real greedy decoding: for items too close to call in one pass, and to certify the pass itself."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from tuning.model.base import device_of
+from tuning.model.tokenizer import EncodedItem, TextTokenizer
+
+ROWS_AT_ONCE = 256
+
+
+@torch.inference_mode()
+def greedy_texts(
+    network: PreTrainedModel, tokenizer: TextTokenizer, rows: Sequence[EncodedItem]
+) -> list[str]:
+    """Return what greedy decoding answers to each prompt, up to the end token.
+
+    Rows of equal prompt length go together, so that nothing is padded before the answer. Decoding
+    stops where the text must already differ from the gold answer in length.
+
+    Args:
+        network: Causal model with a key-value cache.
+        tokenizer: Its tokenizer.
+        rows: Prompts; gold answers set how long decoding may go on.
+    """
+    texts = [""] * len(rows)
+    by_length: dict[int, list[int]] = defaultdict(list)
+    for i, row in enumerate(rows):
+        by_length[len(row.prompt)].append(i)
+    for indices in by_length.values():
+        for start in range(0, len(indices), ROWS_AT_ONCE):
+            chosen = indices[start : start + ROWS_AT_ONCE]
+            for i, text in zip(chosen, _generate(network, tokenizer, [rows[i] for i in chosen]), strict=True):
+                texts[i] = text
+    return texts
+
+
+def _generate(
+    network: PreTrainedModel, tokenizer: TextTokenizer, rows: Sequence[EncodedItem]
+) -> list[str]:
+    prompts_BT = torch.tensor([row.prompt for row in rows], device=device_of(network))
+    # A text as long as the gold one in more tokens is at most its bytes; one more tells "too long".
+    longest = max(len(tokenizer.decode(row.answer).encode()) for row in rows) + 1
+    output_BT = network.generate(  # type: ignore[operator]
+        prompts_BT,
+        attention_mask=torch.ones_like(prompts_BT),
+        max_new_tokens=longest,
+        do_sample=False,
+        use_cache=True,
+        eos_token_id=list(tokenizer.end_ids),
+        pad_token_id=tokenizer.end_ids[0],
+    )
+    answers = output_BT[:, prompts_BT.shape[1] :].tolist()
+    return [tokenizer.decode(_up_to_end(answer, tokenizer.end_ids)) for answer in answers]
+
+
+def _up_to_end(ids: Sequence[int], end_ids: Sequence[int]) -> list[int]:
+    ends = [i for i, token in enumerate(ids) if token in end_ids]
+    return list(ids[: ends[0]] if ends else ids)
+
+
+@torch.inference_mode()
+def cached_answer_logits(network: PreTrainedModel, row: EncodedItem) -> Tensor:
+    """Return the fp32 logits of one gold answer, computed token by token with a cache.
+
+    Returns:
+        Shape (answer tokens, V), on the processor.
+    """
+    device = device_of(network)
+    head = network.get_output_embeddings()
+    decoder = network.get_decoder()
+    output = decoder(input_ids=torch.tensor([row.prompt], device=device), use_cache=True)
+    hidden = [output.last_hidden_state[0, -1]]
+    for token in row.answer[:-1]:
+        output = decoder(
+            input_ids=torch.tensor([[token]], device=device),
+            past_key_values=output.past_key_values,
+            use_cache=True,
+        )
+        hidden.append(output.last_hidden_state[0, -1])
+    weight: Tensor = head.weight  # type: ignore[union-attr, assignment]
+    logits_AV: Tensor = torch.nn.functional.linear(torch.stack(hidden).float(), weight.float())
+    return logits_AV.cpu()

@@ -1,0 +1,292 @@
+"""Exact match under greedy decoding without generation: gold answers are scored in one pass.
+
+An answer is what greedy decoding would give if and only if at each of its positions, the end token
+included, the gold token has the largest logit. Cached decoding computes the same logits in another
+order, so they differ in the last bits: where a decision hangs on less than 10 times the largest
+difference measured, and where a wrong token could still spell the right text, the item is decoded
+for real.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from tuning.evaluation.generation import cached_answer_logits, greedy_texts
+from tuning.model.base import BaseModel, device_of
+from tuning.model.tokenizer import EncodedItem, TextTokenizer
+from tuning.tasks.items import Item, Task
+from tuning.tasks.suite import Suite, choices_of
+
+# Shapes: B rows, T tokens, A answer tokens of the batch (all rows), D hidden, V vocabulary.
+
+BATCH_TOKENS = 16_384
+"""Tokens of a batch, padding included."""
+HEAD_ELEMENTS = 2**25
+"""Logits held at once."""
+MARGIN_FACTOR = 10
+CALIBRATION_ITEMS = 48
+
+OnProgress = Callable[[int, int], None]
+"""Called with items done and items in all."""
+
+
+class AnswerReading(NamedTuple):
+    """What one pass says of an item's answer."""
+
+    correct: bool
+    """Whether the gold token has the largest logit at every position."""
+    margin: float
+    """Smallest distance by which a decision fell, up to the first wrong token; in logits."""
+    wrong_token: int
+    """Number of right tokens before the first wrong one; -1 if there is none."""
+    predicted: int
+    """The token with the largest logit at that place; -1 if there is none."""
+    choice: int
+    """Index of the likeliest of the task's choices; -1 where the task has none."""
+
+
+@dataclass(frozen=True)
+class OnePassScorer:
+    """Scores items on a model, with or without an adapter on it."""
+
+    network: PreTrainedModel
+    tokenizer: TextTokenizer
+    margin: float
+    """Decisions closer than this are decoded for real; in logits."""
+
+    @classmethod
+    def for_base(cls, base: BaseModel, items: Sequence[Item]) -> OnePassScorer:
+        """Return a scorer whose margin is measured on this model, type and device.
+
+        Args:
+            base: The untouched model; an adapter put on it later is scored too.
+            items: Items to measure with.
+        """
+        sample = spread(items, CALIBRATION_ITEMS)
+        encoded = base.tokenizer.encode_items(sample)
+        difference = largest_difference(base.network, encoded)
+        return cls(base.network, base.tokenizer, MARGIN_FACTOR * difference)
+
+    def score(self, suite: Suite, on_progress: OnProgress = lambda done, total: None) -> pd.DataFrame:
+        """Return a row for each item of `suite`, in its order.
+
+        Columns: task, word, template, prompt, gold, n, letter, stratum, band, num_tokens,
+        strict_correct, choice_correct (missing where there is no choice), choice, margin,
+        decoded_for_real.
+        """
+        encoded = self.tokenizer.encode_items(suite.items)
+        readings = self.read(suite.items, encoded, on_progress)
+        decode = self._to_decode(suite.items, encoded, readings)
+        strict = np.array([reading.correct for reading in readings])
+        if decode:
+            texts = greedy_texts(
+                self.network, self.tokenizer, [encoded[i] for i in decode],
+            )
+            strict[decode] = [t == suite.items[i].answer for t, i in zip(texts, decode, strict=True)]
+        return _table(suite, strict, readings, set(decode))
+
+    @torch.inference_mode()
+    def read(
+        self,
+        items: Sequence[Item],
+        encoded: Sequence[EncodedItem],
+        on_progress: OnProgress = lambda done, total: None,
+    ) -> list[AnswerReading]:
+        """Return the reading of each item, from one pass over prompt and gold answer."""
+        readings: dict[int, AnswerReading] = {}
+        choice_ids = {task: self._choice_ids(task) for task in {item.task for item in items}}
+        for rows in batches_by_length(encoded):
+            batch = [encoded[i] for i in rows]
+            choices = [choice_ids[items[i].task] for i in rows]
+            readings.update(zip(rows, read_batch(self.network, batch, choices), strict=True))
+            on_progress(len(readings), len(items))
+        return [readings[i] for i in range(len(items))]
+
+    def _choice_ids(self, task: Task) -> list[int]:
+        return self.tokenizer.single_token_ids(choices_of(task))
+
+    def _to_decode(
+        self,
+        items: Sequence[Item],
+        encoded: Sequence[EncodedItem],
+        readings: Sequence[AnswerReading],
+    ) -> list[int]:
+        """Return the items whose decision is too close, or whose wrong token may still be right."""
+        close = [i for i, r in enumerate(readings) if r.margin < self.margin]
+        respelled = [
+            i
+            for i, r in enumerate(readings)
+            if r.wrong_token >= 0 and self._could_still_match(items[i], encoded[i], r)
+        ]
+        return sorted({*close, *respelled})
+
+    def _could_still_match(self, item: Item, encoded: EncodedItem, reading: AnswerReading) -> bool:
+        if reading.predicted in self.tokenizer.end_ids:
+            # Another end token at the end is right; an end before it is wrong.
+            return encoded.answer[reading.wrong_token] in self.tokenizer.end_ids
+        done = self.tokenizer.decode(encoded.answer[: reading.wrong_token])
+        piece = self.tokenizer.decode([reading.predicted])
+        rest = item.answer[len(done) :]
+        return rest.startswith(piece) or "\ufffd" in piece
+
+
+def read_batch(
+    network: PreTrainedModel, rows: Sequence[EncodedItem], choices: Sequence[Sequence[int]]
+) -> list[AnswerReading]:
+    """Return the reading of each row.
+
+    Args:
+        network: Causal model.
+        rows: Prompts and gold answers, of similar length.
+        choices: For each row the token ids to choose from as its first answer token, or none.
+    """
+    hidden_AD, lengths = answer_hidden(network, rows)
+    starts = np.cumsum([0, *lengths[:-1]])
+    gold_A = np.concatenate([row.answer for row in rows])
+    predicted_A, gap_A = _largest_logits(network, hidden_AD)
+    wrong_A = predicted_A != gold_A
+    chosen = _choose(network, hidden_AD[starts], choices)
+    readings = []
+    for start, length, choice in zip(starts, lengths, chosen, strict=True):
+        wrong = wrong_A[start : start + length]
+        first = int(wrong.argmax()) if wrong.any() else -1
+        decided = length if first < 0 else first + 1
+        margin = float(gap_A[start : start + decided].min())
+        predicted = -1 if first < 0 else int(predicted_A[start + first])
+        readings.append(AnswerReading(first < 0, margin, first, predicted, choice))
+    return readings
+
+
+def _largest_logits(network: PreTrainedModel, hidden_AD: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Return the likeliest token of each position, and its lead over the second, in logits."""
+    vocab_size = network.get_output_embeddings().weight.shape[0]  # type: ignore[union-attr]
+    predicted, gaps = [], []
+    for part_AD in hidden_AD.split(max(1, HEAD_ELEMENTS // vocab_size)):
+        values, ids = head_logits(network, part_AD).topk(2, dim=-1)
+        predicted.append(ids[:, 0].cpu())
+        gaps.append((values[:, 0] - values[:, 1]).cpu())
+    return torch.cat(predicted).numpy(), torch.cat(gaps).numpy()
+
+
+def _choose(
+    network: PreTrainedModel, first_BD: Tensor, choices: Sequence[Sequence[int]]
+) -> list[int]:
+    """Return for each row the index of its likeliest choice; -1 where it has none."""
+    head = network.get_output_embeddings()
+    chosen = [-1] * len(choices)
+    for ids in {tuple(c) for c in choices if c}:
+        rows = [i for i, c in enumerate(choices) if tuple(c) == ids]
+        weight_CD = head.weight[list(ids)].float()  # type: ignore[union-attr, index]
+        best = (first_BD[rows].float() @ weight_CD.T).argmax(dim=-1)
+        for row, choice in zip(rows, best.tolist(), strict=True):
+            chosen[row] = choice
+    return chosen
+
+
+def batches_by_length(encoded: Sequence[EncodedItem], batch_tokens: int = BATCH_TOKENS) -> Iterator[list[int]]:
+    """Yield indices of rows of similar length, longest first, at most `batch_tokens` a batch."""
+    lengths = [len(row.prompt) + len(row.answer) for row in encoded]
+    order = sorted(range(len(encoded)), key=lambda i: (-lengths[i], i))
+    start = 0
+    while start < len(order):
+        rows = max(1, batch_tokens // lengths[order[start]])
+        yield order[start : start + rows]
+        start += rows
+
+
+def answer_hidden(network: PreTrainedModel, rows: Sequence[EncodedItem]) -> tuple[Tensor, list[int]]:
+    """Return the hidden state that predicts each answer token.
+
+    Args:
+        network: Causal model; rows are padded on the right, where causal attention never looks.
+        rows: Prompts and answers.
+
+    Returns:
+        States of all rows' answer tokens one after the other, shape (A, D), and the number of
+        answer tokens of each row.
+    """
+    lengths = [len(row.answer) for row in rows]
+    width = max(len(row.prompt) + len(row.answer) for row in rows) - 1
+    ids_BT = torch.zeros((len(rows), width), dtype=torch.long)
+    at_row: list[int] = []
+    at_token: list[int] = []
+    for i, row in enumerate(rows):
+        ids = (row.prompt + row.answer)[:-1]
+        ids_BT[i, : len(ids)] = torch.tensor(ids)
+        first = len(row.prompt) - 1
+        at_row += [i] * len(row.answer)
+        at_token += range(first, first + len(row.answer))
+    hidden_BTD = network.get_decoder()(
+        input_ids=ids_BT.to(device_of(network)), use_cache=False
+    ).last_hidden_state
+    return hidden_BTD[at_row, at_token], lengths
+
+
+def head_logits(network: PreTrainedModel, hidden_AD: Tensor) -> Tensor:
+    """Return logits in fp32, the head included, whatever the type of the model."""
+    head = network.get_output_embeddings()
+    weight: Tensor = head.weight  # type: ignore[union-attr, assignment]
+    return torch.nn.functional.linear(hidden_AD.float(), weight.float())
+
+
+@torch.inference_mode()
+def largest_difference(network: PreTrainedModel, rows: Sequence[EncodedItem]) -> float:
+    """Return the largest difference of a logit between one pass and cached decoding."""
+    order = [i for batch in batches_by_length(rows) for i in batch]
+    ranked = [rows[i] for i in order]
+    hidden_AD, lengths = answer_hidden(network, ranked)
+    one_pass_AV = head_logits(network, hidden_AD).cpu()
+    largest = 0.0
+    for row, logits_AV in zip(ranked, one_pass_AV.split(lengths), strict=True):
+        difference = (cached_answer_logits(network, row) - logits_AV).abs().max()
+        largest = max(largest, float(difference))
+    # Two computations may agree to the last bit on a sample; rounding of fp32 is the floor.
+    floor = float(one_pass_AV.abs().max()) * 2.0**-23
+    return max(largest, floor)
+
+
+def spread(items: Sequence[Item], count: int) -> list[Item]:
+    """Return about `count` items at equal distances."""
+    stride = max(1, math.ceil(len(items) / count))
+    return list(items[::stride])
+
+
+def _table(
+    suite: Suite, strict: np.ndarray, readings: Sequence[AnswerReading], decoded: set[int]
+) -> pd.DataFrame:
+    items = suite.items
+    choices = [
+        choices_of(item.task)[reading.choice] if reading.choice >= 0 else None
+        for item, reading in zip(items, readings, strict=True)
+    ]
+    return pd.DataFrame(
+        {
+            "task": [item.task.value for item in items],
+            "word": [item.word for item in items],
+            "template": [item.template for item in items],
+            "prompt": [item.question for item in items],
+            "gold": [item.answer for item in items],
+            "n": pd.array([item.n for item in items], dtype="Int64"),
+            "letter": pd.array([item.letter for item in items], dtype="string"),
+            "stratum": [item.stratum for item in items],
+            "band": [band.value for band in suite.bands],
+            "num_tokens": list(suite.num_tokens),
+            "strict_correct": strict,
+            "choice_correct": pd.array(
+                [None if c is None else c == i.answer for c, i in zip(choices, items, strict=True)],
+                dtype="boolean",
+            ),
+            "choice": pd.array(choices, dtype="string"),
+            "margin": np.array([reading.margin for reading in readings], dtype=np.float32),
+            "decoded_for_real": [i in decoded for i in range(len(items))],
+        }
+    )

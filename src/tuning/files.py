@@ -1,0 +1,240 @@
+"""Writing that survives a kill: whole files or nothing, lines that are checked when read.
+
+Owns how bytes reach the disk. What is written where is decided in `paths.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tuning.errors import ResultsError
+
+
+@contextlib.contextmanager
+def readable_os_errors(path: Path) -> Iterator[None]:
+    """Turn "disk full", "read-only" and "permission denied" into one clear line about `path`.
+
+    Raises:
+        ResultsError: The operating system refused to write.
+    """
+    try:
+        yield
+    except OSError as error:
+        laws = {
+            errno.ENOSPC: "the disk is full",
+            errno.EDQUOT: "the disk quota is used up",
+            errno.EROFS: "the file system is read-only",
+            errno.EACCES: "permission denied",
+            errno.EPERM: "operation not permitted",
+            errno.ENOTDIR: "a part of the path is not a folder",
+            errno.EEXIST: "a file is in the way",
+            errno.ENAMETOOLONG: "the path is too long",
+        }
+        if error.errno not in laws:
+            raise
+        raise ResultsError(f"cannot write {path}: {laws[error.errno]}") from error
+
+
+def make_folder(path: Path) -> Path:
+    """Create `path` and its parents; return it.
+
+    Raises:
+        ResultsError: The folder cannot be created.
+    """
+    with readable_os_errors(path):
+        path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Replace `path` by `content`, or leave it as it was: temp file, fsync, rename.
+
+    Raises:
+        ResultsError: The disk is full or refuses; the old file is untouched.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    make_folder(path.parent)
+    with readable_os_errors(path):
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+                os.fchmod(file.fileno(), 0o666 & ~_umask())
+            os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise
+        _sync_folder(path.parent)
+
+
+def _umask() -> int:
+    current = os.umask(0o022)
+    os.umask(current)
+    return current
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def publish_folder(temporary: Path, folder: Path) -> None:
+    """Give a finished folder its name: fsync of every file, then one rename.
+
+    Raises:
+        ResultsError: The disk refuses.
+    """
+    with readable_os_errors(folder):
+        for path in temporary.rglob("*"):
+            if path.is_file():
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+        make_folder(folder.parent)
+        os.replace(temporary, folder)
+        _sync_folder(folder.parent)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder of ours with all it holds; a folder that is not there is no error.
+
+    Raises:
+        ResultsError: The disk refuses.
+    """
+    with readable_os_errors(path):
+        shutil.rmtree(path, ignore_errors=not path.exists())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` atomically as indented JSON; NaN and infinity are refused.
+
+    Raises:
+        ResultsError: The disk refuses.
+        ValueError: `value` holds NaN or infinity, a fault of ours.
+    """
+    write_atomic(path, json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON that we wrote.
+
+    Raises:
+        ResultsError: The file is missing, or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ResultsError(f"{path} is missing") from error
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ResultsError(f"{path} is damaged: {error}") from error
+
+
+def append_json_line(path: Path, value: Mapping[str, Any]) -> None:
+    """Append one JSON line and fsync; a torn line that a kill left at the end is cut first.
+
+    Raises:
+        ResultsError: The disk refuses.
+    """
+    line = json.dumps(value, allow_nan=False, ensure_ascii=False).encode() + b"\n"
+    make_folder(path.parent)
+    with readable_os_errors(path), path.open("ab+") as file:
+        end = _end_of_last_whole_line(file.name)
+        if end != file.seek(0, os.SEEK_END):
+            file.truncate(end)
+        file.write(line)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _end_of_last_whole_line(name: str) -> int:
+    size = os.path.getsize(name)
+    with open(name, "rb") as file:
+        position = size
+        while position > 0:
+            start = max(0, position - 65536)
+            file.seek(start)
+            newline = file.read(position - start).rfind(b"\n")
+            if newline >= 0:
+                return start + newline + 1
+            position = start
+    return 0
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """Read the whole lines of an append-only file; a torn last line is left out.
+
+    Raises:
+        ResultsError: A line that is not the last one is damaged.
+    """
+    if not path.exists():
+        return []
+    raw = path.read_bytes()
+    lines = raw.split(b"\n")
+    whole, torn = lines[:-1], lines[-1]
+    assert torn == b"" or not raw.endswith(b"\n")
+    records = []
+    for number, line in enumerate(whole, start=1):
+        try:
+            records.append(json.loads(line))
+        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise ResultsError(f"{path} line {number} is damaged: {error}") from error
+    return records
+
+
+def write_json_lines(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
+    """Replace an append-only file by `records`, atomically.
+
+    Raises:
+        ResultsError: The disk refuses.
+    """
+    lines = (json.dumps(r, allow_nan=False, ensure_ascii=False) + "\n" for r in records)
+    write_atomic(path, "".join(lines))
+
+
+@contextlib.contextmanager
+def exclusive_lock(path: Path, holder: str) -> Iterator[None]:
+    """Hold `path` by flock until the block ends or the process dies.
+
+    Args:
+        path: The lock file; it stays behind, empty, and means nothing by existing.
+        holder: What holds it, for the message.
+
+    Raises:
+        ResultsError: Another process holds it.
+    """
+    make_folder(path.parent)
+    with readable_os_errors(path):
+        file = path.open("a")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ResultsError(f"another process is working on {holder} (lock {path})") from error
+        yield
+
+
+def sha256_of_file(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes as 64 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_of_json(value: Any) -> str:
+    """Return the SHA-256 of the canonical JSON of `value`: sorted keys, no spaces, no NaN."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""The base models: where they come from, their tokenizers, their adapters."""

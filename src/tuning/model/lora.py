@@ -1,0 +1,118 @@
+"""Adapters by PEFT: put on a base model, saved in PEFT's format, taken off again."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig as PeftLoraConfig
+from peft import PeftModel, get_peft_model
+from safetensors import SafetensorError
+
+from tuning import files
+from tuning.config import LoraConfig
+from tuning.errors import ModelError, nearest
+from tuning.model.base import BaseModel
+
+
+@contextlib.contextmanager
+def fresh_adapter(base: BaseModel, settings: LoraConfig, seed: int) -> Iterator[PeftModel]:
+    """Put a new adapter on `base` for the time of the block; the base is then as it was.
+
+    Args:
+        base: The frozen model; shared between trials.
+        settings: Size and places of the adapter.
+        seed: Chooses A's first values; B begins at 0, so the first output is the base's.
+
+    Raises:
+        ModelError: A target module does not exist in this model.
+    """
+    _check_targets(base, settings)
+    torch.manual_seed(seed)
+    peft_config = PeftLoraConfig(
+        r=settings.r,
+        lora_alpha=settings.alpha,  # type: ignore[arg-type]
+        lora_dropout=settings.dropout,
+        target_modules=list(settings.target_modules),
+        task_type="CAUSAL_LM",
+    )
+    adapted = get_peft_model(base.network, peft_config)  # type: ignore[arg-type]
+    try:
+        yield adapted  # type: ignore[misc]
+    finally:
+        _take_off(adapted)
+
+
+def _take_off(adapted: Any) -> None:
+    adapted.unload()
+    network = adapted.get_base_model()
+    if hasattr(network, "peft_config"):
+        del network.peft_config
+    network.requires_grad_(False)
+
+
+def _check_targets(base: BaseModel, settings: LoraConfig) -> None:
+    linears = {
+        name.rsplit(".", 1)[-1]
+        for name, module in base.network.named_modules()
+        if isinstance(module, torch.nn.Linear)
+    } - {"lm_head"}
+    for target in settings.target_modules:
+        if target not in linears:
+            raise ModelError(
+                f"target module {target!r} does not exist in {base.name}; {nearest(target, linears)}"
+            )
+
+
+@contextlib.contextmanager
+def stored_adapter(base: BaseModel, folder: Path) -> Iterator[PeftModel]:
+    """Put a stored adapter on `base` for the time of the block.
+
+    Raises:
+        ModelError: The folder holds no adapter, or one that does not fit this model.
+    """
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        if not (folder / name).is_file():
+            raise ModelError(f"{folder} holds no adapter: {name} is missing")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            adapted = PeftModel.from_pretrained(base.network, folder)
+    except (RuntimeError, ValueError, KeyError, TypeError, SafetensorError, UserWarning) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(f"the adapter in {folder} does not fit {base.name}: {reason}") from error
+    try:
+        yield adapted
+    finally:
+        _take_off(adapted)
+
+
+def save_adapter(adapted: PeftModel, folder: Path) -> None:
+    """Write the adapter to `folder` in PEFT's format, or leave nothing.
+
+    Raises:
+        ResultsError: The disk refuses.
+    """
+    if folder.is_dir():
+        return
+    temporary = folder.with_name(f".{folder.name}.partial")
+    files.remove_folder(temporary)
+    files.make_folder(temporary)
+    with files.readable_os_errors(folder):
+        # PEFT's own choice would store whole embeddings after slicing, and ask the hub.
+        adapted.save_pretrained(str(temporary), save_embedding_layers=False)
+        _forget_machine_paths(temporary / "adapter_config.json")
+        files.publish_folder(temporary, folder)
+
+
+def _forget_machine_paths(path: Path) -> None:
+    settings = files.read_json(path)
+    base = str(settings.get("base_model_name_or_path") or "")
+    if re.search(r"tuning[/\\]data[/\\]tiny$", base):
+        settings["base_model_name_or_path"] = "tiny"
+    files.write_json(path, settings)

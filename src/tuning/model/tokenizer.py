@@ -1,0 +1,115 @@
+"""From text to ids and back, for every model: its own tokenizer, its chat or plain prompt.
+
+ids = encode(prompt) + encode(answer) + end token: the same in training, scoring and generation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from tuning.errors import DroppedTokenError
+from tuning.tasks.items import Item
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+
+class EncodedItem(NamedTuple):
+    """The ids of one item."""
+
+    prompt: list[int]
+    answer: list[int]
+    """Answer tokens with the end token last; the loss and the score read these alone."""
+
+
+def plain_prompt(question: str) -> str:
+    """Return the prompt of a base model: the question as it stands, ending in a line break."""
+    return question
+
+
+@dataclass(frozen=True)
+class TextTokenizer:
+    """A tokenizer with what training and scoring need to know of it."""
+
+    backend: Tokenizer
+    """The genuine tokenizer; its ids are mapped by `kept_ids` where the model holds fewer rows."""
+    end_ids: tuple[int, ...]
+    """Tokens that end an answer, as ids of the model; training uses the first."""
+    kept_ids: tuple[int, ...] | None = None
+    """Genuine ids that the model has rows for, in the order of its rows; None when it has all."""
+    prompt_of: Callable[[str], str] = plain_prompt
+    """Turns a question into the model's prompt: chat template or plain text."""
+    _row_of: dict[int, int] = field(init=False, repr=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.kept_ids is not None:
+            self._row_of.update((token, row) for row, token in enumerate(self.kept_ids))
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids that texts can have."""
+        return len(self.kept_ids) if self.kept_ids is not None else self.backend.get_vocab_size()
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the ids of each text, without any token added.
+
+        Raises:
+            DroppedTokenError: A text needs a token that the model does not have.
+        """
+        genuine = [e.ids for e in self.backend.encode_batch(list(texts), add_special_tokens=False)]
+        if self.kept_ids is None:
+            return genuine
+        try:
+            return [[self._row_of[token] for token in ids] for ids in genuine]
+        except KeyError as error:
+            text = next(t for t, ids in zip(texts, genuine, strict=True) if error.args[0] in ids)
+            raise DroppedTokenError(
+                f"the model has no row for the token {self.backend.id_to_token(error.args[0])!r} "
+                f"(id {error.args[0]}) that {text[:80]!r} needs"
+            ) from error
+
+    def can_encode(self, texts: Sequence[str]) -> list[bool]:
+        """Tell for each text whether the model has all of its tokens."""
+        if self.kept_ids is None:
+            return [True] * len(texts)
+        genuine = self.backend.encode_batch(list(texts), add_special_tokens=False)
+        return [all(token in self._row_of for token in e.ids) for e in genuine]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of `ids`, special tokens left out."""
+        genuine = ids if self.kept_ids is None else [self.kept_ids[row] for row in ids]
+        return str(self.backend.decode(list(genuine), skip_special_tokens=True))
+
+    def encode_items(self, items: Sequence[Item]) -> list[EncodedItem]:
+        """Return the ids of each item's prompt and answer, the end token included.
+
+        Raises:
+            DroppedTokenError: An item needs a token that the model does not have.
+        """
+        prompts = self.encode_batch([self.prompt_of(item.question) for item in items])
+        answers = self.encode_batch([item.answer for item in items])
+        end = self.end_ids[0]
+        return [EncodedItem(p, [*a, end]) for p, a in zip(prompts, answers, strict=True)]
+
+    def cut(self, words: Sequence[str]) -> list[list[str]]:
+        """Return the pieces of each word in the form with a leading space; a space shows as is."""
+        pieces = self.backend.encode_batch([f" {w}" for w in words], add_special_tokens=False)
+        return [[self.backend.decode([i]) for i in e.ids] for e in pieces]
+
+    def count_tokens(self, words: Sequence[str]) -> list[int]:
+        """Return the number of tokens of each word in the form with a leading space."""
+        encoded = self.backend.encode_batch([f" {w}" for w in words], add_special_tokens=False)
+        return [len(e.ids) for e in encoded]
+
+    def single_token_ids(self, texts: Sequence[str]) -> list[int]:
+        """Return the id of each text that is one token.
+
+        Raises:
+            DroppedTokenError: The model lacks the token.
+            AssertionError: A text is several tokens: a fault of ours.
+        """
+        encoded = self.encode_batch(texts)
+        assert all(len(ids) == 1 for ids in encoded)
+        return [ids[0] for ids in encoded]

@@ -1,0 +1,196 @@
+"""Every path of a result or configuration is built here, once.
+
+Names become paths only after `checked_name`, so no name can leave its folder.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from tuning.errors import NameRefusedError
+
+DEFAULT_RESULTS_DIR = Path("results/tuning")
+DEFAULT_CONFIG_DIR = Path("configs/hyperparameters")
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+RESERVED_STUDY_NAMES = frozenset({"trainings"})
+
+
+def checked_name(name: str, what: str = "name") -> str:
+    """Return `name` if it is safe as a file name.
+
+    Args:
+        name: What the user wrote.
+        what: What it names, for the message.
+
+    Raises:
+        NameRefusedError: It is empty, too long, or holds a character that could leave the folder.
+    """
+    if not _NAME.fullmatch(name):
+        raise NameRefusedError(
+            f"{what} must be 1 to 128 letters, digits, '.', '_' or '-', "
+            f"and begin with a letter or digit, got {name!r}"
+        )
+    return name
+
+
+def shipped_config_dir() -> Path:
+    """Return the folder of the configurations that ship with the program."""
+    package = Path(__file__).parent
+    installed = package / "configs" / "hyperparameters"
+    return installed if installed.is_dir() else package.parents[1] / "configs" / "hyperparameters"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingFolder:
+    """The files of one training: what was trained, shared by every study that asks for it."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration that made the folder."""
+        return self.root / "config.yaml"
+
+    @property
+    def identity(self) -> Path:
+        """Hashes that a continuation must match."""
+        return self.root / "identity.json"
+
+    @property
+    def progress(self) -> Path:
+        """A line for each evaluation and for every N steps of loss."""
+        return self.root / "progress.jsonl"
+
+    @property
+    def attempts(self) -> Path:
+        """A line for each start and end of work on the training."""
+        return self.root / "attempts.jsonl"
+
+    @property
+    def log(self) -> Path:
+        """What the training said."""
+        return self.root / "log.txt"
+
+    @property
+    def lock(self) -> Path:
+        """Held while a process works on the training."""
+        return self.root / ".lock"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folders `step_<n>` with adapter, optimiser state and counters."""
+        return self.root / "checkpoints"
+
+    def checkpoint(self, step: int) -> Path:
+        """Return the checkpoint after `step` optimizer steps."""
+        return self.checkpoints / f"step_{step}"
+
+    def adapter(self, step: int) -> Path:
+        """Return the adapter, in PEFT's format, after `step` optimizer steps."""
+        return self.root / "adapters" / f"step_{step}"
+
+    def evaluation(self, evaluation_key: str) -> Path:
+        """Return the folder of one evaluation."""
+        return self.root / "evaluations" / evaluation_key
+
+
+@dataclass(frozen=True, slots=True)
+class TrialFolder:
+    """The files of one trial: what a study asked for and what came of it."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration of the trial."""
+        return self.root / "config.yaml"
+
+    @property
+    def record(self) -> Path:
+        """The outcome, in the sections `result` and `execution`."""
+        return self.root / "record.json"
+
+    @property
+    def results(self) -> Path:
+        """The four old names, for scripts that know them."""
+        return self.root / "results.yaml"
+
+
+@dataclass(frozen=True, slots=True)
+class StudyFolder:
+    """The files of one study."""
+
+    root: Path
+
+    @property
+    def spec(self) -> Path:
+        """What the study was asked to do."""
+        return self.root / "study.yaml"
+
+    @property
+    def events(self) -> Path:
+        """The append-only list of what happened."""
+        return self.root / "events.jsonl"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the one driver of the study."""
+        return self.root / ".lock"
+
+    def trial(self, trial_id: str) -> TrialFolder:
+        """Return the folder of one trial."""
+        return TrialFolder(self.root / "trials" / checked_name(trial_id, "trial id"))
+
+
+@dataclass(frozen=True, slots=True)
+class ResultsRoot:
+    """The one root that all results hang off."""
+
+    root: Path = DEFAULT_RESULTS_DIR
+
+    @property
+    def data(self) -> Path:
+        """Trainings and studies."""
+        return self.root / "data"
+
+    @property
+    def best_configs(self) -> Path:
+        """Configurations that won a study."""
+        return self.root / "configs"
+
+    @property
+    def figures(self) -> Path:
+        """Pictures."""
+        return self.root / "figures"
+
+    @property
+    def transfer(self) -> Path:
+        """Transfer analyses."""
+        return self.root / "transfer"
+
+    @property
+    def reports(self) -> Path:
+        """HTML reports."""
+        return self.root / "reports"
+
+    @property
+    def trainings(self) -> Path:
+        """All trainings of all studies."""
+        return self.data / "trainings"
+
+    def training(self, training_key: str) -> TrainingFolder:
+        """Return the folder of one training."""
+        return TrainingFolder(self.trainings / checked_name(training_key, "training key"))
+
+    def study(self, name: str) -> StudyFolder:
+        """Return the folder of a study.
+
+        Raises:
+            NameRefusedError: The name is unsafe or reserved.
+        """
+        if checked_name(name, "study name") in RESERVED_STUDY_NAMES:
+            raise NameRefusedError(f"study name {name!r} is reserved; choose another")
+        return StudyFolder(self.data / name)

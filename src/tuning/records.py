@@ -1,0 +1,131 @@
+"""What is remembered of a trial: the result, compared bit for bit, and the execution, never."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from tuning import files
+from tuning.errors import ResultsError
+from tuning.measures import TaskResult
+from tuning.paths import TrialFolder
+from tuning.scoring import TRANSFER_SCORE
+
+
+class TrialStatus(StrEnum):
+    """How far a trial has come."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing more will happen to it."""
+        return True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialResult:
+    """What came out: a pure function of configuration, seed, code and machine."""
+
+    status: TrialStatus
+    training_key: str
+    weights_key: str
+    step: int
+    """Optimizer steps trained."""
+    model: str
+    """Name and size of the base model."""
+    evaluation_key: str | None = None
+    base_key: str | None = None
+    base_evaluation_key: str | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Accuracies, gains and scores by their public names."""
+    tasks: Mapping[str, TaskResult] = field(default_factory=dict)
+    """The same with intervals and baselines, by task."""
+    error_type: str | None = None
+    error: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.status is TrialStatus.COMPLETED and not self.metrics:
+            raise ValueError("a completed trial needs metrics")
+        if self.status is TrialStatus.FAILED and not self.error:
+            raise ValueError("a failed trial needs an error message")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Execution:
+    """How it came about: times, machine, costs."""
+
+    started_at: str
+    """ISO 8601, UTC."""
+    finished_at: str
+    host: str
+    train_seconds: float
+    """Time spent on optimizer steps in this attempt; 0 when another trial had trained them."""
+    evaluation_seconds: float
+    num_trained_tokens: int
+    """Prompt and answer tokens that passed through the model in training, all steps."""
+    peak_memory_bytes: int
+    """Largest resident size of the process so far."""
+    num_threads: int
+    device: str
+    num_attempts: int
+    """Times that work on the training was begun."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    log_tail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialRecord:
+    """One trial of a study: what it was asked, what came of it, how."""
+
+    trial_id: str
+    parameters: Mapping[str, Any]
+    """Flat hyperparameters that differ from the study's base configuration."""
+    seed: int
+    result: TrialResult
+    execution: Execution
+
+
+_RECORD = TypeAdapter(TrialRecord)
+
+
+def write_record(folder: TrialFolder, record: TrialRecord) -> None:
+    """Write `record.json`, and `results.yaml` with the four old names beside it.
+
+    Raises:
+        ResultsError: The disk refuses.
+    """
+    if record.result.status is TrialStatus.COMPLETED:
+        metrics = record.result.metrics
+        old_names = {
+            "spelling_accuracy": metrics["spelling/accuracy"],
+            "position_accuracy": metrics["transfer/position/accuracy"],
+            "count_accuracy": metrics["transfer/count/accuracy"],
+            "transfer_score": metrics[TRANSFER_SCORE],
+        }
+        files.write_atomic(folder.results, yaml.safe_dump(old_names, sort_keys=False))
+    # The record comes last: its presence says that the trial is done.
+    files.write_json(folder.record, dataclasses.asdict(record))
+
+
+def read_record(path: Path) -> TrialRecord:
+    """Read a trial's record.
+
+    Raises:
+        ResultsError: It is missing, damaged or not a record.
+    """
+    try:
+        return _RECORD.validate_json(json.dumps(files.read_json(path)))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise ResultsError(f"{path} is damaged: {place}: {first['msg']}") from error

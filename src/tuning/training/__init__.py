@@ -1,0 +1,1 @@
+"""Learning: data, module, callbacks, checkpoints, and the pretraining of the embedded model."""

@@ -1,0 +1,176 @@
+"""What happens beside the steps: evaluations on the way, the progress file, checkpoints.
+
+None of them touches weights, data or random numbers, so how often they act changes no result.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+
+from tuning import files
+from tuning.errors import ResultsError
+from tuning.model.lora import save_adapter
+from tuning.paths import TrainingFolder
+from tuning.training.checkpoint import steps_of
+from tuning.training.module import SpellingModule
+
+LOSS_EVERY = 10
+"""Optimizer steps between two lines of loss."""
+
+Evaluate = Callable[[], Mapping[str, float]]
+OnProgress = Callable[[int, Mapping[str, float]], None]
+"""Called with the optimizer step and what was just measured."""
+
+
+class NotANumberError(RuntimeError):
+    """The loss is NaN or infinite: the run has diverged."""
+
+
+class StepCallback(pl.Callback):
+    """Acts after whole optimizer steps."""
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Call `on_step_end` when a micro-batch was the last of its step."""
+        if (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
+            assert isinstance(pl_module, SpellingModule)
+            self.on_step_end(trainer, pl_module, trainer.global_step)
+
+    def on_step_end(self, trainer: pl.Trainer, module: SpellingModule, step: int) -> None:
+        """Act after optimizer step `step`, counted from 1."""
+
+
+class ProgressFile(StepCallback):
+    """Writes a line every 10 steps of loss, and one for every evaluation.
+
+    Lines of steps that are already in the file are not written again: a run that goes over old
+    ground, or continues, leaves each step once.
+    """
+
+    def __init__(self, path: Path, on_progress: OnProgress | None = None) -> None:
+        """Open the progress of one training.
+
+        Args:
+            path: The file of JSON lines.
+            on_progress: Told of every measurement, written or not.
+        """
+        self.path = path
+        self.on_progress = on_progress or (lambda step, metrics: None)
+        self.written = {(line["step"], line["kind"]) for line in files.read_json_lines(path)}
+
+    def cut_after(self, step: int) -> None:
+        """Forget the lines past `step`, the checkpoint that a run continues from."""
+        lines = files.read_json_lines(self.path)
+        kept = [line for line in lines if line["step"] <= step]
+        if len(kept) < len(lines):
+            files.write_json_lines(self.path, kept)
+        self.written = {(line["step"], line["kind"]) for line in kept}
+
+    def write(self, step: int, kind: str, metrics: Mapping[str, float]) -> None:
+        """Write one line unless the file has it."""
+        self.on_progress(step, metrics)
+        if (step, kind) not in self.written:
+            files.append_json_line(self.path, {"step": step, "kind": kind, **metrics})
+            self.written.add((step, kind))
+
+    def on_step_end(self, trainer: pl.Trainer, module: SpellingModule, step: int) -> None:
+        """Write the loss.
+
+        Raises:
+            NotANumberError: The loss is not finite.
+        """
+        if not math.isfinite(module.step_loss):
+            raise NotANumberError(f"the loss is {module.step_loss} at step {step}")
+        if step % LOSS_EVERY == 0 or step == trainer.max_steps:
+            rate = trainer.optimizers[0].param_groups[0]["lr"]
+            line = {"loss": module.step_loss, "learning_rate": rate, "num_tokens": module.num_tokens}
+            self.write(step, "train", line)
+        else:
+            self.on_progress(step, {"loss": module.step_loss})
+
+
+class TransferEvaluation(StepCallback):
+    """Measures spelling, position and count on the way, every `frequency` steps and at the end."""
+
+    def __init__(self, evaluate: Evaluate, frequency: int, progress: ProgressFile) -> None:
+        """Set what is measured, how often, and where it goes."""
+        self.evaluate = evaluate
+        self.frequency = frequency
+        self.progress = progress
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Measure the untouched model: the adapter still adds zero."""
+        if trainer.global_step == 0:
+            self._measure(pl_module, 0)
+
+    def on_step_end(self, trainer: pl.Trainer, module: SpellingModule, step: int) -> None:
+        """Measure when it is time."""
+        if step % self.frequency == 0 or step == trainer.max_steps:
+            self._measure(module, step)
+
+    def _measure(self, module: pl.LightningModule, step: int) -> None:
+        module.eval()
+        metrics = self.evaluate()
+        module.train()
+        if step:
+            module.log_dict(dict(metrics))
+        self.progress.write(step, "evaluation", metrics)
+
+
+class StepCheckpoints(StepCallback):
+    """Saves on evaluation steps; keeps the newest checkpoint, and the adapter of every budget."""
+
+    def __init__(self, folder: TrainingFolder, frequency: int, budgets: set[int]) -> None:
+        """Set where and when to save.
+
+        Args:
+            folder: The training's.
+            frequency: Optimizer steps between two checkpoints.
+            budgets: Steps whose adapter someone asked for.
+        """
+        self.folder = folder
+        self.frequency = frequency
+        self.budgets = budgets
+
+    def on_step_end(self, trainer: pl.Trainer, module: SpellingModule, step: int) -> None:
+        """Save when it is time."""
+        if step in self.budgets:
+            save_adapter(module.adapted, self.folder.adapter(step))
+        if step % self.frequency == 0 or step == trainer.max_steps:
+            self._save(trainer, step)
+
+    def _save(self, trainer: pl.Trainer, step: int) -> None:
+        older = steps_of(self.folder.checkpoints)
+        if older and older[-1] >= step:
+            return
+        trainer.save_checkpoint(self.folder.checkpoint(step), weights_only=False)
+        for old in older:
+            files.remove_folder(self.folder.checkpoint(old))
+
+
+def newest_usable_checkpoint(folder: TrainingFolder, at_most: int, read: Callable[[Path], object]) -> int:
+    """Return the step of the newest checkpoint that can be read, or 0 to begin anew.
+
+    Args:
+        folder: The training's.
+        at_most: A later checkpoint is of no use to a shorter run.
+        read: Reads a checkpoint, and raises ResultsError if it is damaged.
+    """
+    for step in reversed(steps_of(folder.checkpoints)):
+        if step > at_most:
+            continue
+        try:
+            read(folder.checkpoint(step))
+        except ResultsError as error:
+            with folder.log.open("a", encoding="utf-8") as log:
+                log.write(f"{error}; it is set aside and the run begins earlier\n")
+            files.remove_folder(folder.checkpoint(step))
+            continue
+        return step
+    return 0

@@ -1,0 +1,103 @@
+"""Checkpoints as safetensors and JSON: never a pickle, and either whole or not there.
+
+A Lightning checkpoint is a tree of numbers, names and tensors. The tensors go to one safetensors
+file, the tree with their names to JSON; both in a folder that appears by one rename.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from tuning import files
+from tuning.errors import ResultsError
+
+_TENSOR = "__tensor__"
+_ITEMS = "__items__"
+
+
+class SafetensorsCheckpointIO(CheckpointIO):
+    """Lets Lightning write and read checkpoints of ours."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        """Write a checkpoint folder; one that is already there is replaced.
+
+        Raises:
+            ResultsError: The disk refuses; nothing is left half-written.
+        """
+        folder = Path(path)
+        temporary = folder.with_name(f".{folder.name}.partial")
+        files.remove_folder(temporary)
+        tensors: dict[str, torch.Tensor] = {}
+        tree = _take_tensors(checkpoint, tensors, "")
+        files.write_atomic(temporary / "tensors.safetensors", save(tensors))
+        files.write_json(temporary / "tree.json", tree)
+        files.write_atomic(
+            temporary / "sha256.txt", files.sha256_of_file(temporary / "tensors.safetensors")
+        )
+        files.remove_folder(folder)
+        files.publish_folder(temporary, folder)
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Read a checkpoint folder.
+
+        Raises:
+            ResultsError: It is incomplete or damaged.
+        """
+        folder = Path(path)
+        try:
+            if files.sha256_of_file(folder / "tensors.safetensors") != (folder / "sha256.txt").read_text():
+                raise ResultsError(f"checkpoint {folder} is damaged: its tensors do not match their hash")
+            tensors = load((folder / "tensors.safetensors").read_bytes())
+        except (OSError, SafetensorError) as error:
+            raise ResultsError(f"checkpoint {folder} is damaged: {error}") from error
+        checkpoint = _put_tensors(files.read_json(folder / "tree.json"), tensors)
+        assert isinstance(checkpoint, dict)
+        return checkpoint
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        """Remove a checkpoint folder."""
+        files.remove_folder(Path(path))
+
+
+def _take_tensors(value: Any, tensors: dict[str, torch.Tensor], name: str) -> Any:
+    """Return `value` with every tensor replaced by its name, and collect the tensors."""
+    if isinstance(value, torch.Tensor):
+        tensors[name] = value.detach().cpu().contiguous()
+        return {_TENSOR: name}
+    if isinstance(value, dict):
+        items = [(k, _take_tensors(v, tensors, f"{name}/{k}")) for k, v in value.items()]
+        return dict(items) if all(isinstance(k, str) for k in value) else {_ITEMS: items}
+    if isinstance(value, list | tuple):
+        return [_take_tensors(v, tensors, f"{name}/{i}") for i, v in enumerate(value)]
+    assert value is None or isinstance(value, str | int | float | bool), f"{name}: {type(value)}"
+    return value
+
+
+def _put_tensors(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    if isinstance(value, list):
+        return [_put_tensors(v, tensors) for v in value]
+    if not isinstance(value, dict):
+        return value
+    if _TENSOR in value:
+        return tensors[value[_TENSOR]]
+    if _ITEMS in value:
+        return {k: _put_tensors(v, tensors) for k, v in value[_ITEMS]}
+    return {k: _put_tensors(v, tensors) for k, v in value.items()}
+
+
+def steps_of(folder: Path) -> list[int]:
+    """Return the steps of the complete checkpoints in a folder, ascending."""
+    if not folder.is_dir():
+        return []
+    steps = (p.name.removeprefix("step_") for p in folder.glob("step_*") if p.is_dir())
+    return sorted(int(step) for step in steps if step.isdigit())

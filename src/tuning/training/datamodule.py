@@ -1,0 +1,131 @@
+"""From the stream of examples to micro-batches: where a step's rows go, and what they weigh.
+
+The rows of an optimizer step depend on the seed and the step alone. Within a step they are sorted
+by length and cut into micro-batches, so that 8 x 4 and 32 x 1 see the same rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from tuning.model.tokenizer import EncodedItem, TextTokenizer
+from tuning.tasks.stream import TrainingStream
+
+# Shapes: B rows, T tokens, A answer tokens of the micro-batch.
+
+
+class MicroBatch(NamedTuple):
+    """Rows that pass through the model at once."""
+
+    ids_BT: Tensor
+    """Prompt and answer ids less the last one, padded on the right."""
+    row_A: Tensor
+    """Row of the position that predicts each answer token."""
+    token_A: Tensor
+    """Place of that position in its row."""
+    target_A: Tensor
+    """The answer tokens."""
+    num_step_tokens: Tensor
+    """Answer tokens of the whole optimizer step, over all its micro-batches; a scalar."""
+    num_tokens: Tensor
+    """Prompt and answer tokens of these rows, padding left out; a scalar."""
+
+
+def micro_batch(rows: Sequence[EncodedItem], num_step_tokens: int, pad_id: int) -> MicroBatch:
+    """Pad rows on the right; causal attention never looks there, so no mask is needed."""
+    width = max(len(row.prompt) + len(row.answer) for row in rows) - 1
+    ids_BT = torch.full((len(rows), width), pad_id)
+    row_A: list[int] = []
+    token_A: list[int] = []
+    target_A: list[int] = []
+    for i, row in enumerate(rows):
+        ids = (row.prompt + row.answer)[:-1]
+        ids_BT[i, : len(ids)] = torch.tensor(ids)
+        first = len(row.prompt) - 1
+        row_A += [i] * len(row.answer)
+        token_A += range(first, first + len(row.answer))
+        target_A += row.answer
+    return MicroBatch(
+        ids_BT,
+        torch.tensor(row_A),
+        torch.tensor(token_A),
+        torch.tensor(target_A),
+        torch.tensor(num_step_tokens),
+        torch.tensor(sum(len(row.prompt) + len(row.answer) for row in rows)),
+    )
+
+
+class StepBatches:
+    """The micro-batches of every optimizer step."""
+
+    def __init__(
+        self,
+        stream: TrainingStream,
+        tokenizer: TextTokenizer,
+        batch_size: int,
+        accumulation: int,
+    ) -> None:
+        """Set the sizes.
+
+        Args:
+            stream: The examples.
+            tokenizer: The model's.
+            batch_size: Rows of a micro-batch.
+            accumulation: Micro-batches of a step.
+        """
+        self.stream = stream
+        self.tokenizer = tokenizer
+        self.batch_size = batch_size
+        self.accumulation = accumulation
+
+    def rows(self, step: int) -> list[EncodedItem]:
+        """Return the rows of optimizer step `step`, counted from 0, shortest first."""
+        items = self.stream.step(step, self.batch_size * self.accumulation)
+        rows = self.tokenizer.encode_items(items)
+        return sorted(rows, key=lambda row: len(row.prompt) + len(row.answer))
+
+    def step(self, step: int) -> list[MicroBatch]:
+        """Return the micro-batches of optimizer step `step`, counted from 0."""
+        rows = self.rows(step)
+        num_tokens = sum(len(row.answer) for row in rows)
+        pad_id = self.tokenizer.end_ids[0]
+        starts = range(0, len(rows), self.batch_size)
+        return [micro_batch(rows[s : s + self.batch_size], num_tokens, pad_id) for s in starts]
+
+    def first_hash(self) -> str:
+        """Return a fingerprint of the rows of the first step: what a continuation must match."""
+        text = repr([(row.prompt, row.answer) for row in self.rows(0)])
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+class _FromStep(IterableDataset[MicroBatch]):
+    def __init__(self, batches: StepBatches, first_step: int) -> None:
+        self.batches = batches
+        self.first_step = first_step
+
+    def __iter__(self) -> Iterator[MicroBatch]:
+        step = self.first_step
+        while True:
+            yield from self.batches.step(step)
+            step += 1
+
+
+class SpellingData(pl.LightningDataModule):
+    """Feeds a trainer from its own step on: Lightning restores the count, not the data."""
+
+    def __init__(self, batches: StepBatches) -> None:
+        """Wrap `batches`."""
+        super().__init__()
+        self.batches = batches
+
+    def train_dataloader(self) -> DataLoader[MicroBatch]:
+        """Return an endless loader that begins at the trainer's step."""
+        first_step = self.trainer.global_step if self.trainer else 0
+        return DataLoader(_FromStep(self.batches, first_step), batch_size=None)

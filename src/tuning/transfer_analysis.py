@@ -1,0 +1,329 @@
+"""What a study shows: gains with intervals, ranking, curves, and a verdict in words.
+
+Reads records alone; needs no model. `analyze` writes `analysis.json`, and the report draws it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tuning import files
+from tuning.executor import StudySpec, load_study, ranking
+from tuning.measures import Accuracy, TaskResult
+from tuning.paths import ResultsRoot
+from tuning.records import TrialRecord, TrialStatus
+from tuning.scoring import METRIC_PREFIX, Ranked, calculate_transfer_score
+from tuning.statistics import detectable_gain, t_interval
+from tuning.tasks.items import EVALUATED_TASKS, TRANSFER_TASKS, Task
+
+__all__ = ["StudyAnalysis", "analyze", "calculate_transfer_score", "write_analysis"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GainSummary:
+    """The gain of one configuration in one task, over its seeds."""
+
+    accuracy: float
+    """Mean over seeds."""
+    gain: float
+    low: float
+    high: float
+    """95 % interval: over seeds if there are several, else over words (this adapter alone)."""
+    choice_gain: float | None
+    choice_low: float | None
+    choice_high: float | None
+    over_seeds: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigurationSummary:
+    """One row of the ranking."""
+
+    rank: int
+    label: str
+    parameters: Mapping[str, Any]
+    is_default: bool
+    num_seeds: int
+    objective: float
+    low: float | None
+    high: float | None
+    """95 % interval from the spread of the repeated default; none if nothing was repeated."""
+    ties_with_best: bool
+    beats_default: bool
+    gains: Mapping[str, GainSummary]
+    num_examples: int
+    """Training examples seen by one run."""
+    train_seconds: float
+    trial_ids: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curve:
+    """Accuracies of one trial on the way, on the small monitor suite."""
+
+    label: str
+    trial_id: str
+    steps: Sequence[int]
+    accuracies: Mapping[str, Sequence[float]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyAnalysis:
+    """Everything that a report shows."""
+
+    study: str
+    model: str
+    is_embedded_model: bool
+    focus: str
+    focus_says: str
+    weights: tuple[float, float]
+    step_scale: float
+    num_planned: int
+    num_completed: int
+    num_failed: int
+    verdict: Sequence[str]
+    base: Mapping[str, Accuracy]
+    baselines: Mapping[str, float]
+    detectable: Mapping[str, float]
+    """Smallest gain found with 80 % power by task, from the discordant share seen in the default."""
+    configurations: Sequence[ConfigurationSummary]
+    curves: Sequence[Curve]
+    failures: Sequence[Mapping[str, str]]
+    provenance: Mapping[str, Any]
+
+
+def analyze(root: ResultsRoot, name: str) -> StudyAnalysis:
+    """Return the analysis of a study's finished trials.
+
+    Raises:
+        NotFoundError: There is no such study.
+        ResultsError: A record is damaged.
+    """
+    spec, records = load_study(root, name)
+    completed = [r for r in records if r.result.status is TrialStatus.COMPLETED]
+    failed = [r for r in records if r.result.status is TrialStatus.FAILED]
+    by_id = {r.trial_id: r for r in completed}
+    rows = [_configuration(spec, ranked, by_id) for ranked in ranking(spec, completed)]
+    first = completed[0].result.tasks if completed else {}
+    analysis = StudyAnalysis(
+        study=name,
+        model=completed[0].result.model if completed else spec.base.tokenizer_config.model_name,
+        is_embedded_model=spec.base.tokenizer_config.model_name == "tiny",
+        focus=spec.focus.value,
+        focus_says=spec.focus.says,
+        weights=tuple(spec.focus.weights),
+        step_scale=spec.step_scale,
+        num_planned=len(spec.proposals()),
+        num_completed=len(completed),
+        num_failed=len(failed),
+        verdict=(),
+        base={task: result.base for task, result in first.items()},
+        baselines={task: result.baseline for task, result in first.items()},
+        detectable={task: _detectable(result) for task, result in first.items()},
+        configurations=rows,
+        curves=[curve for r in completed if (curve := _curve(root, r, rows))],
+        failures=[
+            {"trial_id": r.trial_id, "error": f"{r.result.error_type}: {r.result.error}"} for r in failed
+        ],
+        provenance=_provenance(spec, completed),
+    )
+    return dataclasses.replace(analysis, verdict=verdict(analysis))
+
+
+def write_analysis(root: ResultsRoot, analysis: StudyAnalysis) -> Path:
+    """Write the analysis to `transfer/{study}_analysis.json` and return the path.
+
+    Raises:
+        ResultsError: The disk refuses.
+    """
+    path = root.transfer / f"{analysis.study}_analysis.json"
+    files.write_json(path, dataclasses.asdict(analysis))
+    return path
+
+
+def _configuration(
+    spec: StudySpec, ranked: Ranked, by_id: Mapping[str, TrialRecord]
+) -> ConfigurationSummary:
+    contender = ranked.contender
+    runs = [by_id[trial_id] for trial_id in contender.trial_ids]
+    proposal = next(p for p in spec.proposals() if p.trial_id == contender.trial_ids[0])
+    training = proposal.config.training_config
+    return ConfigurationSummary(
+        rank=ranked.rank,
+        label=contender.label,
+        parameters=contender.parameters,
+        is_default=contender.is_default,
+        num_seeds=len(runs),
+        objective=contender.mean,
+        low=ranked.interval.low if ranked.interval else None,
+        high=ranked.interval.high if ranked.interval else None,
+        ties_with_best=ranked.ties_with_best,
+        beats_default=ranked.beats_default,
+        gains={task.value: _gain_over_runs(task, runs) for task in EVALUATED_TASKS},
+        num_examples=training.max_steps * training.effective_batch_size,
+        train_seconds=max(r.execution.train_seconds for r in runs),
+        trial_ids=list(contender.trial_ids),
+    )
+
+
+def _gain_over_runs(task: Task, runs: Sequence[TrialRecord]) -> GainSummary:
+    results = [r.result.tasks[task.value] for r in runs]
+    accuracy = sum(r.tuned.value for r in results) / len(results)
+    gains = [r.gain.value for r in results]
+    choices = [r.choice_gain for r in results if r.choice_gain is not None]
+    if len(results) == 1:
+        strict, choice = results[0].gain, results[0].choice_gain
+        return GainSummary(
+            accuracy=accuracy,
+            gain=strict.value,
+            low=strict.low,
+            high=strict.high,
+            choice_gain=choice.value if choice else None,
+            choice_low=choice.low if choice else None,
+            choice_high=choice.high if choice else None,
+            over_seeds=False,
+        )
+    low, high = t_interval(gains)
+    choice_interval = t_interval([c.value for c in choices]) if choices else None
+    return GainSummary(
+        accuracy=accuracy,
+        gain=sum(gains) / len(gains),
+        low=low,
+        high=high,
+        choice_gain=sum(c.value for c in choices) / len(choices) if choices else None,
+        choice_low=choice_interval.low if choice_interval else None,
+        choice_high=choice_interval.high if choice_interval else None,
+        over_seeds=True,
+    )
+
+
+def _detectable(result: TaskResult) -> float:
+    gain, base = result.gain, result.base
+    discordant = (gain.num_better + gain.num_worse) / base.num_items
+    return detectable_gain(base.num_words, max(discordant, 1 / base.num_items))
+
+
+def _curve(
+    root: ResultsRoot, record: TrialRecord, rows: Sequence[ConfigurationSummary]
+) -> Curve | None:
+    lines = files.read_json_lines(root.training(record.result.training_key).progress)
+    on_the_way = sorted(
+        (x for x in lines if x["kind"] == "evaluation" and x["step"] <= record.result.step),
+        key=lambda x: int(x["step"]),
+    )
+    if not on_the_way:
+        return None
+    label = next(row.label for row in rows if record.trial_id in row.trial_ids)
+    return Curve(
+        label=label,
+        trial_id=record.trial_id,
+        steps=[x["step"] for x in on_the_way],
+        accuracies={
+            task.value: [x[f"{METRIC_PREFIX[task]}/accuracy"] for x in on_the_way]
+            for task in EVALUATED_TASKS
+        },
+    )
+
+
+def _provenance(spec: StudySpec, completed: Sequence[TrialRecord]) -> dict[str, Any]:
+    return {
+        "created": spec.base.timestamp,
+        "training keys": sorted({r.result.training_key for r in completed}),
+        "base": completed[0].result.base_key if completed else None,
+        "hosts": sorted({r.execution.host for r in completed}),
+        "versions": dict(completed[0].execution.versions) if completed else {},
+        "threads": sorted({r.execution.num_threads for r in completed}),
+        "training minutes": round(sum(r.execution.train_seconds for r in completed) / 60, 2),
+        "evaluation minutes": round(sum(r.execution.evaluation_seconds for r in completed) / 60, 2),
+        "peak memory, MiB": max(
+            (r.execution.peak_memory_bytes // 2**20 for r in completed), default=None
+        ),
+        "trained tokens": sum(r.execution.num_trained_tokens for r in completed),
+    }
+
+
+# --- the verdict ------------------------------------------------------------------------------
+
+
+def points(rate: float) -> str:
+    """Return a difference of rates in points, with its sign: 0.053 is ``+5.3``."""
+    text = f"{100 * rate:+.1f}"
+    return "0.0" if text in ("+0.0", "-0.0") else text
+
+
+def verdict(analysis: StudyAnalysis) -> list[str]:
+    """Return what the study shows, in sentences; the first is the one to remember."""
+    if not analysis.configurations:
+        return [f"No trial of {analysis.num_planned} completed: there is nothing to conclude."]
+    best = analysis.configurations[0]
+    default = next((row for row in analysis.configurations if row.is_default), None)
+    sentences = [_transfer_sentence(best), _gains_sentence("The best configuration", best)]
+    if default is not None and default is not best:
+        sentences.append(_gains_sentence("The default", default))
+    sentences.append(_ranking_sentence(analysis, best, default))
+    sentences.append(
+        "The best of several was chosen on the words it is reported on, so its numbers flatter it; "
+        "fresh seeds and test words would show by how much."
+    )
+    if analysis.is_embedded_model:
+        sentences.append(
+            f"All of this was measured on {analysis.model}, a model made to exercise the program: "
+            "it is no evidence about Qwen3-4B or any other model."
+        )
+    return sentences
+
+
+def _transfer_sentence(row: ConfigurationSummary) -> str:
+    spelling = row.gains[Task.SPELLING.value]
+    found = {task: _reading(row.gains[task.value]) for task in TRANSFER_TASKS}
+    said = " and ".join(f"{task.value} {words}" for task, words in found.items())
+    moved = _moved(spelling.low, spelling.high)
+    learned = {1: "Spelling improved", 0: "Spelling did not measurably change", -1: "Spelling got worse"}
+    return f"{learned[moved]} in the best configuration ({row.label}): {said}."
+
+
+def _moved(low: float, high: float) -> int:
+    return 1 if low > 0 else (-1 if high < 0 else 0)
+
+
+def _reading(gain: GainSummary) -> str:
+    strict = _moved(gain.low, gain.high)
+    choice = _moved(gain.choice_low or 0, gain.choice_high or 0)
+    if strict > 0:
+        return "improved too: transfer" if choice > 0 else "improved in format only"
+    if strict < 0:
+        return "got worse" if choice < 0 else "got worse in format only"
+    return "did not measurably change"
+
+
+def _gains_sentence(who: str, row: ConfigurationSummary) -> str:
+    parts = []
+    for task in EVALUATED_TASKS:
+        gain = row.gains[task.value]
+        parts.append(f"{task.value} {points(gain.gain)} [{points(gain.low)}, {points(gain.high)}]")
+    seeds = f"mean of {row.num_seeds} seeds, intervals over seeds"
+    kind = seeds if row.gains[Task.SPELLING.value].over_seeds else (
+        "one seed, intervals over words: of this adapter, not of this configuration"
+    )
+    return f"{who} ({row.label}) against the untouched model, in points with 95 % intervals: {', '.join(parts)}; {kind}."
+
+
+def _ranking_sentence(
+    analysis: StudyAnalysis, best: ConfigurationSummary, default: ConfigurationSummary | None
+) -> str:
+    ties = sum(row.ties_with_best for row in analysis.configurations) - 1
+    ranked_by = f"Ranked by {analysis.focus_says}"
+    if best.low is None:
+        return f"{ranked_by}; nothing was repeated, so the ranking cannot be told from noise."
+    if not any(row.beats_default for row in analysis.configurations):
+        beats = "no configuration beats the default"
+    else:
+        winners = sum(row.beats_default for row in analysis.configurations)
+        beats = f"{winners} of {len(analysis.configurations) - 1} others beat the default"
+    spread = f"judged by the spread over {default.num_seeds} seeds of the default" if default else ""
+    return f"{ranked_by}, {beats}, {spread}; {ties} cannot be told from the best."
+
