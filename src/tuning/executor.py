@@ -7,7 +7,7 @@ when the study is run again.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -19,8 +19,9 @@ from tuning.config import ExperimentConfig, to_yaml, training_key
 from tuning.errors import NotFoundError, ResultsError, UserError, nearest
 from tuning.grid import Proposal, SearchSpace, proposals
 from tuning.paths import RESERVED_STUDY_NAMES, ResultsRoot, StudyFolder
+from tuning.ranking import Contender, Ranked, rank
 from tuning.records import TrialRecord, TrialStatus, read_record
-from tuning.scoring import Contender, Focus, Ranked, rank
+from tuning.scoring import Focus
 from tuning.trial import TrialRequest, record_failure, run_trial
 
 
@@ -117,7 +118,9 @@ def read_spec(folder: StudyFolder) -> StudySpec:
     except FileNotFoundError as error:
         raise ResultsError(f"{folder.spec} is missing") from error
     except (ValidationError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ResultsError(f"{folder.spec} is damaged: {' '.join(str(error).split())[:200]}") from error
+        raise ResultsError(
+            f"{folder.spec} is damaged: {' '.join(str(error).split())[:200]}"
+        ) from error
 
 
 def existing_timestamp(root: ResultsRoot, name: str) -> str | None:
@@ -135,7 +138,9 @@ def load_study(root: ResultsRoot, name: str) -> tuple[StudySpec, list[TrialRecor
     """
     folder = root.study(name)
     if not folder.spec.exists():
-        raise NotFoundError(f"study {name}: no such study in {root.data}; {nearest(name, study_names(root))}")
+        raise NotFoundError(
+            f"study {name}: no such study in {root.data}; {nearest(name, study_names(root))}"
+        )
     spec = read_spec(folder)
     found = (_finished(folder, proposal) for proposal in spec.proposals())
     return spec, [record for record in found if record is not None]
@@ -145,7 +150,11 @@ def study_names(root: ResultsRoot) -> list[str]:
     """Return the names of the studies below a results root."""
     if not root.data.is_dir():
         return []
-    return sorted(p.parent.name for p in root.data.glob("*/study.yaml") if p.parent.name not in RESERVED_STUDY_NAMES)
+    return sorted(
+        p.parent.name
+        for p in root.data.glob("*/study.yaml")
+        if p.parent.name not in RESERVED_STUDY_NAMES
+    )
 
 
 def _finished(folder: StudyFolder, proposal: Proposal) -> TrialRecord | None:
@@ -169,7 +178,13 @@ def _run(
     budgets: Mapping[str, frozenset[int]],
     watcher: Watcher,
 ) -> TrialRecord:
-    log_event(folder, "proposed", trial_id=proposal.trial_id, parameters=proposal.parameters, seed=proposal.seed)
+    log_event(
+        folder,
+        "proposed",
+        trial_id=proposal.trial_id,
+        parameters=proposal.parameters,
+        seed=proposal.seed,
+    )
     request = TrialRequest(
         config=proposal.config,
         folder=folder.trial(proposal.trial_id),
@@ -186,13 +201,17 @@ def _run(
         raise
     except Exception as error:
         record = record_failure(request, error, started)
-    log_event(folder, record.result.status.value, trial_id=proposal.trial_id, error=record.result.error)
+    log_event(
+        folder, record.result.status.value, trial_id=proposal.trial_id, error=record.result.error
+    )
     return record
 
 
 def _check_failures(records: Sequence[TrialRecord], max_failures: int) -> None:
     failed = [r for r in records if r.result.status is TrialStatus.FAILED]
-    if len(failed) > max_failures or (failed and failed == list(records) and len(failed) == max_failures):
+    if len(failed) > max_failures or (
+        failed and failed == list(records) and len(failed) == max_failures
+    ):
         raise UserError(
             f"{len(failed)} trials failed, at most {max_failures} may; the last one with "
             f"{failed[-1].result.error_type}: {failed[-1].result.error}"
@@ -241,8 +260,8 @@ def save_best(spec: StudySpec, root: ResultsRoot, records: Sequence[TrialRecord]
     ties = sum(r.ties_with_best for r in ranked) - 1
     why = (
         f"# First of {len(ranked)} configurations of study {spec.name} by {spec.focus.says} on\n"
-        f"# validation words: {best.contender.mean:.4f} over {len(best.contender.objectives)} seed(s); "
-        f"{ties} other(s) cannot be told from it.\n"
+        f"# validation words: {best.contender.mean:.4f} over {len(best.contender.objectives)} "
+        f"seed(s); {ties} other(s) cannot be told from it.\n"
         f"# Differs from the default in: {best.contender.label}. Step scale {spec.step_scale:g}.\n"
     )
     files.write_atomic(root.best_configs / f"{spec.name}_best.yaml", why + to_yaml(chosen.config))

@@ -89,7 +89,9 @@ def load_space(name_or_path: str) -> SearchSpace:
         path = folder / f"{checked_name(name_or_path, 'space')}.yaml"
         if not path.is_file():
             known = [p.stem for p in folder.glob("*.yaml")]
-            raise NotFoundError(f"space {name_or_path}: no such space; {nearest(name_or_path, known)}")
+            raise NotFoundError(
+                f"space {name_or_path}: no such space; {nearest(name_or_path, known)}"
+            )
     raw = read_mapping(path)
     try:
         space = SearchSpace.model_validate(raw)
@@ -101,7 +103,9 @@ def load_space(name_or_path: str) -> SearchSpace:
         raise ConfigError("\n".join(lines)) from error
     for name, values in space.candidates.items():
         if name not in FLAT_NAMES:
-            raise ConfigError(f"{path}: {name}: no such hyperparameter; {nearest(name, FLAT_NAMES)}")
+            raise ConfigError(
+                f"{path}: {name}: no such hyperparameter; {nearest(name, FLAT_NAMES)}"
+            )
         if not values:
             raise ConfigError(f"{path}: {name}: needs at least one candidate")
     return space

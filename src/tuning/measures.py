@@ -102,9 +102,13 @@ def gain(before: pd.DataFrame, after: pd.DataFrame, column: str = STRICT) -> Gai
     """
     key = ["task", "template", "prompt"]
     if not before[key].reset_index(drop=True).equals(after[key].reset_index(drop=True)):
-        raise ResultsError("a paired gain needs both models' answers to the same items, in one order")
+        raise ResultsError(
+            "a paired gain needs both models' answers to the same items, in one order"
+        )
     paired = statistics.paired_gain(
-        before[column].to_numpy(dtype=float), after[column].to_numpy(dtype=float), after["word"].to_numpy()
+        before[column].to_numpy(dtype=float),
+        after[column].to_numpy(dtype=float),
+        after["word"].to_numpy(),
     )
     return Gain(
         value=paired.gain,

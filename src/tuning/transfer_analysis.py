@@ -15,8 +15,9 @@ from tuning import files
 from tuning.executor import StudySpec, load_study, ranking
 from tuning.measures import Accuracy, TaskResult
 from tuning.paths import ResultsRoot
+from tuning.ranking import Ranked
 from tuning.records import TrialRecord, TrialStatus
-from tuning.scoring import METRIC_PREFIX, Ranked, calculate_transfer_score
+from tuning.scoring import METRIC_PREFIX, calculate_transfer_score
 from tuning.statistics import detectable_gain, t_interval
 from tuning.tasks.items import EVALUATED_TASKS, TRANSFER_TASKS, Task
 
@@ -89,7 +90,7 @@ class StudyAnalysis:
     base: Mapping[str, Accuracy]
     baselines: Mapping[str, float]
     detectable: Mapping[str, float]
-    """Smallest gain found with 80 % power by task, from the discordant share seen in the default."""
+    """Smallest gain found with 80 % power by task, at the share of changed answers seen."""
     configurations: Sequence[ConfigurationSummary]
     curves: Sequence[Curve]
     failures: Sequence[Mapping[str, str]]
@@ -115,7 +116,7 @@ def analyze(root: ResultsRoot, name: str) -> StudyAnalysis:
         is_embedded_model=spec.base.tokenizer_config.model_name == "tiny",
         focus=spec.focus.value,
         focus_says=spec.focus.says,
-        weights=tuple(spec.focus.weights),
+        weights=spec.focus.weights,
         step_scale=spec.step_scale,
         num_planned=len(spec.proposals()),
         num_completed=len(completed),
@@ -127,7 +128,8 @@ def analyze(root: ResultsRoot, name: str) -> StudyAnalysis:
         configurations=rows,
         curves=[curve for r in completed if (curve := _curve(root, r, rows))],
         failures=[
-            {"trial_id": r.trial_id, "error": f"{r.result.error_type}: {r.result.error}"} for r in failed
+            {"trial_id": r.trial_id, "error": f"{r.result.error_type}: {r.result.error}"}
+            for r in failed
         ],
         provenance=_provenance(spec, completed),
     )
@@ -282,7 +284,11 @@ def _transfer_sentence(row: ConfigurationSummary) -> str:
     found = {task: _reading(row.gains[task.value]) for task in TRANSFER_TASKS}
     said = " and ".join(f"{task.value} {words}" for task, words in found.items())
     moved = _moved(spelling.low, spelling.high)
-    learned = {1: "Spelling improved", 0: "Spelling did not measurably change", -1: "Spelling got worse"}
+    learned = {
+        1: "Spelling improved",
+        0: "Spelling did not measurably change",
+        -1: "Spelling got worse",
+    }
     return f"{learned[moved]} in the best configuration ({row.label}): {said}."
 
 
@@ -306,10 +312,15 @@ def _gains_sentence(who: str, row: ConfigurationSummary) -> str:
         gain = row.gains[task.value]
         parts.append(f"{task.value} {points(gain.gain)} [{points(gain.low)}, {points(gain.high)}]")
     seeds = f"mean of {row.num_seeds} seeds, intervals over seeds"
-    kind = seeds if row.gains[Task.SPELLING.value].over_seeds else (
-        "one seed, intervals over words: of this adapter, not of this configuration"
+    kind = (
+        seeds
+        if row.gains[Task.SPELLING.value].over_seeds
+        else ("one seed, intervals over words: of this adapter, not of this configuration")
     )
-    return f"{who} ({row.label}) against the untouched model, in points with 95 % intervals: {', '.join(parts)}; {kind}."
+    return (
+        f"{who} ({row.label}) against the untouched model, in points with 95 % intervals: "
+        f"{', '.join(parts)}; {kind}."
+    )
 
 
 def _ranking_sentence(
@@ -324,6 +335,7 @@ def _ranking_sentence(
     else:
         winners = sum(row.beats_default for row in analysis.configurations)
         beats = f"{winners} of {len(analysis.configurations) - 1} others beat the default"
-    spread = f"judged by the spread over {default.num_seeds} seeds of the default" if default else ""
+    spread = (
+        f"judged by the spread over {default.num_seeds} seeds of the default" if default else ""
+    )
     return f"{ranked_by}, {beats}, {spread}; {ties} cannot be told from the best."
-

@@ -80,7 +80,7 @@ class TrialRequest:
 
 @dataclass(frozen=True)
 class Bench:
-    """What trials on one model share: the frozen base, the words, the suites, the base's answers."""
+    """What trials on one model share: the frozen base, the words, the suites."""
 
     base: BaseModel
     words: Mapping[Split, tuple[str, ...]]
@@ -179,8 +179,8 @@ def load_bench(config: ExperimentConfig) -> Bench:
     """
     if config.tokenizer_config.use_english_only_tokens:
         raise ModelError(
-            "use_english_only_tokens needs the vocabulary slicing of model/vocabulary.py, which does "
-            "not exist yet; set it to false"
+            "use_english_only_tokens needs the vocabulary slicing of model/vocabulary.py, "
+            "which does not exist yet; set it to false"
         )
     precision = resolved_precision(config.training_config.precision)
     return _bench(config.tokenizer_config.model_name, precision, config.evaluation_config)
@@ -405,7 +405,9 @@ def _evaluate(bench: Bench, folder: TrainingFolder, weights: str) -> Evaluation:
     predictions = bench.scorer.score(bench.suite)
     seconds = time.monotonic() - clock
     key = _evaluation_key(bench, weights)
-    store_predictions(folder.evaluation(key), predictions, bench, {"weights": weights, "seconds": seconds})
+    store_predictions(
+        folder.evaluation(key), predictions, bench, {"weights": weights, "seconds": seconds}
+    )
     return Evaluation(key, pd.read_parquet(folder.evaluation(key) / PREDICTIONS), seconds)
 
 

@@ -41,7 +41,7 @@ def gains_data(analysis: StudyAnalysis) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def draw_gains(analysis: StudyAnalysis) -> alt.FacetChart:
+def draw_gains(analysis: StudyAnalysis) -> Any:
     """Draw the gains over the untouched model, a panel for each task."""
     data = gains_data(analysis)
     order = list(data.sort_values("rank")["configuration"].unique())
@@ -84,7 +84,7 @@ def transfer_data(analysis: StudyAnalysis) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def draw_transfer(analysis: StudyAnalysis) -> alt.LayerChart:
+def draw_transfer(analysis: StudyAnalysis) -> Any:
     """Draw spelling gain against the gain in each transfer task."""
     base = alt.Chart(transfer_data(analysis))
     colour = _task_colour(list(t.value for t in TRANSFER_TASKS))
@@ -109,7 +109,13 @@ def draw_transfer(analysis: StudyAnalysis) -> alt.LayerChart:
 def curves_data(analysis: StudyAnalysis) -> pd.DataFrame:
     """Return a row for each trial, task and evaluation on the way, in percent."""
     rows = [
-        {"trial": c.trial_id, "configuration": c.label, "task": task, "step": step, "accuracy": 100 * a}
+        {
+            "trial": c.trial_id,
+            "configuration": c.label,
+            "task": task,
+            "step": step,
+            "accuracy": 100 * a,
+        }
         for c in analysis.curves
         for task, accuracies in c.accuracies.items()
         for step, a in zip(c.steps, accuracies, strict=True)
@@ -117,7 +123,7 @@ def curves_data(analysis: StudyAnalysis) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["trial", "configuration", "task", "step", "accuracy"])
 
 
-def draw_curves(analysis: StudyAnalysis) -> alt.FacetChart:
+def draw_curves(analysis: StudyAnalysis) -> Any:
     """Draw accuracy over optimizer steps, a panel for each task, a line for each trial."""
     labels = [row.label for row in analysis.configurations]
     line = (
@@ -125,7 +131,9 @@ def draw_curves(analysis: StudyAnalysis) -> alt.FacetChart:
         .mark_line(point=alt.OverlayMarkDef(size=22), strokeWidth=1.6)
         .encode(
             x=alt.X("step:Q", title="optimizer steps"),
-            y=alt.Y("accuracy:Q", title="accuracy on monitor words, %", scale=alt.Scale(zero=False)),
+            y=alt.Y(
+                "accuracy:Q", title="accuracy on monitor words, %", scale=alt.Scale(zero=False)
+            ),
             color=alt.Color(
                 "configuration:N",
                 sort=labels,
@@ -150,14 +158,18 @@ def _names() -> list[str]:
 def _task_colour(names: list[str] | None = None) -> alt.Color:
     names = names or _names()
     scale = alt.Scale(domain=names, range=[TASK_COLOURS[n] for n in names])
-    return alt.Color("task:N", scale=scale, legend=None if len(names) == 3 else alt.Legend(title=None))
+    return alt.Color(
+        "task:N", scale=scale, legend=None if len(names) == 3 else alt.Legend(title=None)
+    )
 
 
 def _task_shape(names: list[str] | None = None) -> alt.Shape:
     names = names or _names()
     shapes = {"spelling": "circle", "position": "square", "count": "triangle-up"}
     scale = alt.Scale(domain=names, range=[shapes[n] for n in names])
-    return alt.Shape("task:N", scale=scale, legend=None if len(names) == 3 else alt.Legend(title=None))
+    return alt.Shape(
+        "task:N", scale=scale, legend=None if len(names) == 3 else alt.Legend(title=None)
+    )
 
 
 def _rounded(*names: str) -> list[alt.Tooltip]:
@@ -172,7 +184,11 @@ def figures(analysis: StudyAnalysis) -> dict[str, Any]:
     """Return every figure that the analysis has data for."""
     if not analysis.configurations:
         return {}
-    return {name: draw(analysis) for name, draw in FIGURES.items() if name != "curves" or analysis.curves}
+    return {
+        name: draw(analysis)
+        for name, draw in FIGURES.items()
+        if name != "curves" or analysis.curves
+    }
 
 
 def specification(chart: Any) -> str:
@@ -185,7 +201,8 @@ def javascript() -> str:
     """Return the program that draws charts in a page, for use without a network."""
     import vl_convert
 
-    return str(vl_convert.javascript_bundle()).replace("</script", "<\\/script")
+    bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    return bundle.replace("</script", "<\\/script")
 
 
 def save_figures(charts: Mapping[str, Any], folder: Path, study: str) -> list[Path]:

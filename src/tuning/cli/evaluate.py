@@ -1,9 +1,10 @@
-"""`tuning evaluate`: score a model, with or without an adapter, and certify the one-pass scoring."""
+"""`tuning evaluate`: score a model, with or without an adapter, and certify the scoring."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+from contextlib import nullcontext
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -26,7 +27,9 @@ class WordSet(StrEnum):
 
 def evaluate(
     model: options.ModelOption = "tiny",
-    adapter: Annotated[Path | None, typer.Option(help="Folder of an adapter in PEFT's format.")] = None,
+    adapter: Annotated[
+        Path | None, typer.Option(help="Folder of an adapter in PEFT's format.")
+    ] = None,
     words: Annotated[
         WordSet, typer.Option(help="Held-out words, trained ones, or those tiny was pretrained on.")
     ] = WordSet.VALIDATION,
@@ -35,7 +38,9 @@ def evaluate(
         int | None,
         typer.Option(help="Compare this many one-pass decisions with real greedy decoding.", min=1),
     ] = None,
-    output: Annotated[Path | None, typer.Option(help="Write the predictions to this parquet file.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Write the predictions to this parquet file.")
+    ] = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -50,7 +55,8 @@ def evaluate(
         if certify is not None:
             _certify(model, adapter, certify, as_json=as_json)
             return
-        with ERRORS.status("scoring") if not quiet and ERRORS.is_terminal else _nothing():
+        show = ERRORS.status("scoring") if not quiet and ERRORS.is_terminal else nullcontext()
+        with show:
             evaluated = evaluate_model(model, adapter, words.value, num_words)
     if output is not None:
         from tuning import files
@@ -62,18 +68,14 @@ def evaluate(
         return
     from tuning.cli import tables
 
-    title = f"{evaluated.says}, {words.value} words{'' if adapter is None else f', adapter {adapter}'}"
+    title = (
+        f"{evaluated.says}, {words.value} words{'' if adapter is None else f', adapter {adapter}'}"
+    )
     tables.CONSOLE.print(
         tables.accuracy_table(evaluated.results, title)
         if adapter is None
         else tables.task_table(evaluated.results, title)
     )
-
-
-def _nothing() -> object:
-    import contextlib
-
-    return contextlib.nullcontext()
 
 
 def _certify(model: str, adapter: Path | None, count: int, *, as_json: bool) -> None:

@@ -11,6 +11,7 @@ import typer
 
 from tuning.cli import evaluate, models, options, report, study, tasks, trial
 from tuning.errors import UserError
+from tuning.scoring import Focus
 
 app = typer.Typer(
     name="tuning",
@@ -55,10 +56,16 @@ def root(
     context: typer.Context,
     mode: Annotated[Mode, typer.Option(help="What to do without a subcommand.")] = Mode.SINGLE,
     name: Annotated[str, typer.Option(help="Name of the experiment.")] = "spelling_transfer_exp",
-    config: Annotated[Path | None, typer.Option(help="Configuration to train and evaluate.")] = None,
-    focus: options.FocusOption = study.Focus.BALANCED,
-    gpu_tier: Annotated[Literal["cpu", "t4", "a100"] | None, typer.Option(help="Class of machine.")] = None,
-    english_only: Annotated[bool, typer.Option("--english-only", help="English tokens only.")] = False,
+    config: Annotated[
+        Path | None, typer.Option(help="Configuration to train and evaluate.")
+    ] = None,
+    focus: options.FocusOption = Focus.BALANCED,
+    gpu_tier: Annotated[
+        Literal["cpu", "t4", "a100"] | None, typer.Option(help="Class of machine.")
+    ] = None,
+    english_only: Annotated[
+        bool, typer.Option("--english-only", help="English tokens only.")
+    ] = False,
     analyze_thinking: Annotated[
         bool, typer.Option("--analyze-thinking", help="Also record answers with thinking on.")
     ] = False,
@@ -72,7 +79,9 @@ def root(
     if context.invoked_subcommand is not None:
         return
     if mode is not Mode.SINGLE:
-        raise UserError(f"--mode {mode.value} needs {_MISSING_PART[mode]}, which does not exist yet")
+        raise UserError(
+            f"--mode {mode.value} needs {_MISSING_PART[mode]}, which does not exist yet"
+        )
     overrides = {
         "lightning_config.gpu_tier": gpu_tier,
         "tokenizer_config.use_english_only_tokens": english_only or None,

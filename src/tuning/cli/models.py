@@ -31,7 +31,9 @@ def list_models() -> None:
 @app.command("build-tiny")
 def build_tiny(
     output: Annotated[Path, typer.Option(help="Folder for weights, card and word lists.")],
-    steps: Annotated[int | None, typer.Option(help="Optimizer steps; fewer for a try.", min=1)] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Optimizer steps; fewer for a try.", min=1)
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of weights and data.", min=0)] = 0,
     num_threads: Annotated[int, typer.Option(help="Processor threads.", min=1)] = 2,
     quiet: options.Quiet = False,

@@ -23,7 +23,9 @@ ModelOption = Annotated[
 ]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(help="Overrides: lora_r=8, training_config.seed=1, models=tiny.", metavar="[KEY=VALUE]..."),
+    typer.Argument(
+        help="Overrides: lora_r=8, training_config.seed=1, models=tiny.", metavar="[KEY=VALUE]..."
+    ),
 ]
 
 RESULTS_DIR = DEFAULT_RESULTS_DIR

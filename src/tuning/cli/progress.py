@@ -31,14 +31,16 @@ class TrialProgress:
 
     def trial_started(self, proposal: Proposal, index: int, total: int) -> None:
         """Show the next trial."""
-        from tuning.scoring import Contender
+        from tuning.ranking import Contender
 
         label = Contender(parameters=proposal.parameters, trial_ids=[], objectives=[]).label
         self.label = f"{index}/{total} {label} (seed {proposal.seed})"
         self.accuracies = ""
         if self.progress and self.study_task is not None and self.trial_task is not None:
             steps = proposal.config.training_config.max_steps
-            self.progress.update(self.study_task, total=total, completed=index - 1, description="study")
+            self.progress.update(
+                self.study_task, total=total, completed=index - 1, description="study"
+            )
             self.progress.reset(self.trial_task, total=steps, description=self.label, state="")
 
     def trial_moved(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -46,7 +48,10 @@ class TrialProgress:
         if not self.progress or self.trial_task is None:
             return
         if "spelling/accuracy" in metrics:
-            values = (metrics[f"{p}/accuracy"] for p in ("spelling", "transfer/position", "transfer/count"))
+            values = (
+                metrics[f"{p}/accuracy"]
+                for p in ("spelling", "transfer/position", "transfer/count")
+            )
             self.accuracies = " ".join(
                 f"{name} {100 * value:.0f} %"
                 for name, value in zip(("spelling", "position", "count"), values, strict=True)
@@ -61,7 +66,9 @@ class TrialProgress:
         if self.quiet:
             return
         print_line = self.progress.console.print if self.progress else ERRORS.print
-        print_line(f"{self.label}: {summary(record)}{' (was there)' if was_there else ''}", highlight=False)
+        print_line(
+            f"{self.label}: {summary(record)}{' (was there)' if was_there else ''}", highlight=False
+        )
 
 
 def summary(record: TrialRecord) -> str:

@@ -25,7 +25,9 @@ DEMO = "demo"
 def run(
     space: Annotated[str, typer.Option(help="A space of ours by name, or a YAML file.")],
     overrides: options.Overrides = None,
-    name: Annotated[str | None, typer.Option(help="Name of the study; the space's by default.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the study; the space's by default.")
+    ] = None,
     focus: options.FocusOption = Focus.BALANCED,
     step_scale: Annotated[
         float | None, typer.Option(help="Multiplies all step counts; the space's by default.")
@@ -45,7 +47,14 @@ def run(
 
     study_name = name or Path(space).stem
     spec = _spec(
-        ResultsRoot(results_dir), study_name, space, overrides or [], focus, step_scale, seed, max_failures
+        ResultsRoot(results_dir),
+        study_name,
+        space,
+        overrides or [],
+        focus,
+        step_scale,
+        seed,
+        max_failures,
     )
     if dry_run:
         _print_plan(spec, as_json=as_json)
@@ -125,7 +134,7 @@ def _spec(
 
 def _print_plan(spec: StudySpec, *, as_json: bool) -> None:
     from tuning.config import training_key, weights_key
-    from tuning.scoring import Contender
+    from tuning.ranking import Contender
 
     planned = spec.proposals()
     plan = {

@@ -32,7 +32,16 @@ def points(value: Gain | None) -> str:
 def task_table(results: Mapping[str, TaskResult], title: str) -> Table:
     """Return before, after and gain of each task."""
     table = Table(title=title, title_justify="left")
-    for name in ("task", "untouched", "tuned", "gain, points", "choice gain", "baseline", "items", "words"):
+    for name in (
+        "task",
+        "untouched",
+        "tuned",
+        "gain, points",
+        "choice gain",
+        "baseline",
+        "items",
+        "words",
+    ):
         table.add_column(name, justify="left" if name == "task" else "right")
     for task, r in results.items():
         table.add_row(
@@ -55,7 +64,9 @@ def accuracy_table(results: Mapping[str, TaskResult], title: str) -> Table:
         table.add_column(name, justify="left" if name == "task" else "right")
     for task, r in results.items():
         sizes = (str(r.base.num_items), str(r.base.num_words))
-        table.add_row(task, percent(r.base), percent(r.choice_base), f"{100 * r.baseline:.1f} %", *sizes)
+        table.add_row(
+            task, percent(r.base), percent(r.choice_base), f"{100 * r.baseline:.1f} %", *sizes
+        )
     return table
 
 
@@ -67,7 +78,10 @@ def ranking_table(analysis: StudyAnalysis) -> Table:
         table.add_column(name, justify="right")
     for row in analysis.configurations:
         interval = "" if row.low is None else f" [{row.low:.3f}, {row.high:.3f}]"
-        gains = (f"{100 * g.gain:+.1f} [{100 * g.low:+.1f}, {100 * g.high:+.1f}]" for g in row.gains.values())
+        gains = (
+            f"{100 * g.gain:+.1f} [{100 * g.low:+.1f}, {100 * g.high:+.1f}]"
+            for g in row.gains.values()
+        )
         table.add_row(
             f"{row.rank}. {row.label}",
             str(row.num_seeds),

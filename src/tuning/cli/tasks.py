@@ -16,7 +16,9 @@ app = typer.Typer(no_args_is_help=True, help="The items that models are trained 
 @app.command("preview")
 def preview(
     model: options.ModelOption = "tiny",
-    count: Annotated[int, typer.Option("--count", "-n", help="Items of each kind.", min=1, max=1000)] = 4,
+    count: Annotated[
+        int, typer.Option("--count", "-n", help="Items of each kind.", min=1, max=1000)
+    ] = 4,
     difficulty: Annotated[str, typer.Option(help="Band of the training words.")] = "medium",
     seed: Annotated[int, typer.Option(help="Seed of the training stream.", min=0)] = 0,
     as_json: options.Json = False,
@@ -25,16 +27,18 @@ def preview(
 
     Example: tuning tasks preview --model tiny -n 3
     """
-    from tuning.config import Band
     from tuning.errors import UserError, nearest
     from tuning.model.base import subject_words, tokenizer_of
+    from tuning.tasks.difficulty import Band
     from tuning.tasks.items import EVALUATED_TASKS
     from tuning.tasks.splits import Split, split_words
     from tuning.tasks.stream import TrainingStream, words_in_band
     from tuning.tasks.suite import build_suite
 
     if difficulty not in list(Band):
-        raise UserError(f"difficulty {difficulty!r}: no such band; {nearest(difficulty, list(Band))}")
+        raise UserError(
+            f"difficulty {difficulty!r}: no such band; {nearest(difficulty, list(Band))}"
+        )
     tokenizer = tokenizer_of(model)
     words = split_words(subject_words(model))
     trained = words[Split.TRAIN]

@@ -15,6 +15,7 @@ from tuning.scoring import Focus
 
 if TYPE_CHECKING:
     from tuning.config import ExperimentConfig
+    from tuning.paths import ResultsRoot
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,9 +110,7 @@ def _configuration(request: SingleRequest) -> ExperimentConfig:
     return load(path)
 
 
-def _train_and_print(
-    request: SingleRequest, config: ExperimentConfig, root: options.ResultsRoot
-) -> None:
+def _train_and_print(request: SingleRequest, config: ExperimentConfig, root: ResultsRoot) -> None:
     from tuning.cli import tables
     from tuning.cli.progress import trial_progress
     from tuning.config import training_identity

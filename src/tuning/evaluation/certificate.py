@@ -48,7 +48,9 @@ def certify(base: BaseModel, scorer: OnePassScorer, suite: Suite, num_items: int
     texts = greedy_texts(base.network, base.tokenizer, base.tokenizer.encode_items(chosen.items))
     greedy_seconds = time.perf_counter() - clock
     greedy = [text == item.answer for text, item in zip(texts, chosen.items, strict=True)]
-    num_disagreements = sum(a != b for a, b in zip(predictions["strict_correct"], greedy, strict=True))
+    num_disagreements = sum(
+        a != b for a, b in zip(predictions["strict_correct"], greedy, strict=True)
+    )
     return Certificate(
         model=base.says,
         precision=base.precision,

@@ -36,7 +36,9 @@ def greedy_texts(
     for indices in by_length.values():
         for start in range(0, len(indices), ROWS_AT_ONCE):
             chosen = indices[start : start + ROWS_AT_ONCE]
-            for i, text in zip(chosen, _generate(network, tokenizer, [rows[i] for i in chosen]), strict=True):
+            for i, text in zip(
+                chosen, _generate(network, tokenizer, [rows[i] for i in chosen]), strict=True
+            ):
                 texts[i] = text
     return texts
 
@@ -47,7 +49,7 @@ def _generate(
     prompts_BT = torch.tensor([row.prompt for row in rows], device=device_of(network))
     # A text as long as the gold one in more tokens is at most its bytes; one more tells "too long".
     longest = max(len(tokenizer.decode(row.answer).encode()) for row in rows) + 1
-    output_BT = network.generate(  # type: ignore[operator]
+    output_BT = network.generate(
         prompts_BT,
         attention_mask=torch.ones_like(prompts_BT),
         max_new_tokens=longest,
@@ -84,6 +86,6 @@ def cached_answer_logits(network: PreTrainedModel, row: EncodedItem) -> Tensor:
             use_cache=True,
         )
         hidden.append(output.last_hidden_state[0, -1])
-    weight: Tensor = head.weight  # type: ignore[union-attr, assignment]
+    weight: Tensor = head.weight
     logits_AV: Tensor = torch.nn.functional.linear(torch.stack(hidden).float(), weight.float())
     return logits_AV.cpu()

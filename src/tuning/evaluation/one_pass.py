@@ -76,7 +76,9 @@ class OnePassScorer:
         difference = largest_difference(base.network, encoded)
         return cls(base.network, base.tokenizer, MARGIN_FACTOR * difference)
 
-    def score(self, suite: Suite, on_progress: OnProgress = lambda done, total: None) -> pd.DataFrame:
+    def score(
+        self, suite: Suite, on_progress: OnProgress = lambda done, total: None
+    ) -> pd.DataFrame:
         """Return a row for each item of `suite`, in its order.
 
         Columns: task, word, template, prompt, gold, n, letter, stratum, band, num_tokens,
@@ -89,9 +91,13 @@ class OnePassScorer:
         strict = np.array([reading.correct for reading in readings])
         if decode:
             texts = greedy_texts(
-                self.network, self.tokenizer, [encoded[i] for i in decode],
+                self.network,
+                self.tokenizer,
+                [encoded[i] for i in decode],
             )
-            strict[decode] = [t == suite.items[i].answer for t, i in zip(texts, decode, strict=True)]
+            strict[decode] = [
+                t == suite.items[i].answer for t, i in zip(texts, decode, strict=True)
+            ]
         return _table(suite, strict, readings, set(decode))
 
     @torch.inference_mode()
@@ -168,9 +174,9 @@ def read_batch(
 
 def _largest_logits(network: PreTrainedModel, hidden_AD: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """Return the likeliest token of each position, and its lead over the second, in logits."""
-    vocab_size = network.get_output_embeddings().weight.shape[0]  # type: ignore[union-attr]
+    vocab_size = network.get_output_embeddings().weight.shape[0]
     predicted, gaps = [], []
-    for part_AD in hidden_AD.split(max(1, HEAD_ELEMENTS // vocab_size)):
+    for part_AD in torch.split(hidden_AD, max(1, HEAD_ELEMENTS // vocab_size)):
         values, ids = head_logits(network, part_AD).topk(2, dim=-1)
         predicted.append(ids[:, 0].cpu())
         gaps.append((values[:, 0] - values[:, 1]).cpu())
@@ -185,14 +191,16 @@ def _choose(
     chosen = [-1] * len(choices)
     for ids in {tuple(c) for c in choices if c}:
         rows = [i for i, c in enumerate(choices) if tuple(c) == ids]
-        weight_CD = head.weight[list(ids)].float()  # type: ignore[union-attr, index]
+        weight_CD = head.weight[list(ids)].float()
         best = (first_BD[rows].float() @ weight_CD.T).argmax(dim=-1)
         for row, choice in zip(rows, best.tolist(), strict=True):
             chosen[row] = choice
     return chosen
 
 
-def batches_by_length(encoded: Sequence[EncodedItem], batch_tokens: int = BATCH_TOKENS) -> Iterator[list[int]]:
+def batches_by_length(
+    encoded: Sequence[EncodedItem], batch_tokens: int = BATCH_TOKENS
+) -> Iterator[list[int]]:
     """Yield indices of rows of similar length, longest first, at most `batch_tokens` a batch."""
     lengths = [len(row.prompt) + len(row.answer) for row in encoded]
     order = sorted(range(len(encoded)), key=lambda i: (-lengths[i], i))
@@ -203,7 +211,9 @@ def batches_by_length(encoded: Sequence[EncodedItem], batch_tokens: int = BATCH_
         start += rows
 
 
-def answer_hidden(network: PreTrainedModel, rows: Sequence[EncodedItem]) -> tuple[Tensor, list[int]]:
+def answer_hidden(
+    network: PreTrainedModel, rows: Sequence[EncodedItem]
+) -> tuple[Tensor, list[int]]:
     """Return the hidden state that predicts each answer token.
 
     Args:
@@ -234,7 +244,7 @@ def answer_hidden(network: PreTrainedModel, rows: Sequence[EncodedItem]) -> tupl
 def head_logits(network: PreTrainedModel, hidden_AD: Tensor) -> Tensor:
     """Return logits in fp32, the head included, whatever the type of the model."""
     head = network.get_output_embeddings()
-    weight: Tensor = head.weight  # type: ignore[union-attr, assignment]
+    weight: Tensor = head.weight
     return torch.nn.functional.linear(hidden_AD.float(), weight.float())
 
 
@@ -246,7 +256,7 @@ def largest_difference(network: PreTrainedModel, rows: Sequence[EncodedItem]) ->
     hidden_AD, lengths = answer_hidden(network, ranked)
     one_pass_AV = head_logits(network, hidden_AD).cpu()
     largest = 0.0
-    for row, logits_AV in zip(ranked, one_pass_AV.split(lengths), strict=True):
+    for row, logits_AV in zip(ranked, torch.split(one_pass_AV, lengths), strict=True):
         difference = (cached_answer_logits(network, row) - logits_AV).abs().max()
         largest = max(largest, float(difference))
     # Two computations may agree to the last bit on a sample; rounding of fp32 is the floor.

@@ -113,7 +113,7 @@ def _on_device(network: PreTrainedModel) -> PreTrainedModel:
     import torch
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return network.to(device)  # type: ignore[arg-type, no-any-return]
+    return network.to(device)
 
 
 def _located(name: str) -> str:
@@ -166,7 +166,9 @@ def _tokenizer_of(source: str, name: str) -> TextTokenizer:
 
 def _weights_hash(source: str, network: PreTrainedModel) -> str:
     if Path(source).is_dir():
-        return sha256_of_json([sha256_of_file(p) for p in sorted(Path(source).glob("*.safetensors"))])
+        return sha256_of_json(
+            [sha256_of_file(p) for p in sorted(Path(source).glob("*.safetensors"))]
+        )
     return sha256_of_json([source, str(getattr(network.config, "_commit_hash", None))])
 
 

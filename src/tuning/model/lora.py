@@ -36,14 +36,14 @@ def fresh_adapter(base: BaseModel, settings: LoraConfig, seed: int) -> Iterator[
     torch.manual_seed(seed)
     peft_config = PeftLoraConfig(
         r=settings.r,
-        lora_alpha=settings.alpha,  # type: ignore[arg-type]
+        lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
         target_modules=list(settings.target_modules),
         task_type="CAUSAL_LM",
     )
-    adapted = get_peft_model(base.network, peft_config)  # type: ignore[arg-type]
+    adapted = get_peft_model(base.network, peft_config)
     try:
-        yield adapted  # type: ignore[misc]
+        yield adapted
     finally:
         _take_off(adapted)
 
@@ -65,7 +65,8 @@ def _check_targets(base: BaseModel, settings: LoraConfig) -> None:
     for target in settings.target_modules:
         if target not in linears:
             raise ModelError(
-                f"target module {target!r} does not exist in {base.name}; {nearest(target, linears)}"
+                f"target module {target!r} does not exist in {base.name}; "
+                f"{nearest(target, linears)}"
             )
 
 

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tuning.errors import ModelError
 from tuning.files import read_json, sha256_of_file
@@ -98,8 +98,12 @@ def choose_vocabulary(other_texts: Iterable[str]) -> TinyVocabulary:
 
 
 def _pieces_of_forms(backend: Tokenizer, words: Sequence[str]) -> list[set[int]]:
-    forms = [backend.encode_batch(list(form)) for form in zip(*map(written_forms, words))]
-    return [{token for form in of_word for token in form.ids} for of_word in zip(*forms)]
+    forms = [
+        backend.encode_batch(list(form)) for form in zip(*map(written_forms, words), strict=True)
+    ]
+    return [
+        {token for form in of_word for token in form.ids} for of_word in zip(*forms, strict=True)
+    ]
 
 
 def _words_of_shared_pieces(spaced: list[list[int]], pieces: list[set[int]]) -> list[int]:
@@ -140,9 +144,13 @@ def tiny_words(folder: Path | None = None) -> TinyWords:
     """
     folder = folder or tiny_folder()
     try:
-        texts = [(folder / f"{name}_words.txt").read_text("utf-8") for name in ("pretraining", "study")]
+        texts = [
+            (folder / f"{name}_words.txt").read_text("utf-8") for name in ("pretraining", "study")
+        ]
     except FileNotFoundError as error:
-        raise ModelError(f"{error.filename} is missing; build it: tuning models build-tiny") from error
+        raise ModelError(
+            f"{error.filename} is missing; build it: tuning models build-tiny"
+        ) from error
     return TinyWords(*(tuple(text.split()) for text in texts))
 
 
@@ -154,12 +162,12 @@ def tiny_tokenizer(folder: Path | None = None) -> TextTokenizer:
         ModelError: The files are missing or damaged.
     """
     card = tiny_card(folder)
-    kept = tuple(card["kept_ids"])
+    kept: tuple[int, ...] = tuple(card["kept_ids"])
     return TextTokenizer(load_qwen3_tokenizer(), (kept.index(END_OF_TEXT_ID),), kept)
 
 
 @functools.cache
-def tiny_card(folder: Path | None = None) -> dict[str, object]:
+def tiny_card(folder: Path | None = None) -> dict[str, Any]:
     """Return what was written beside the weights when they were built.
 
     Raises:
@@ -168,7 +176,7 @@ def tiny_card(folder: Path | None = None) -> dict[str, object]:
     folder = folder or tiny_folder()
     if not (folder / "card.json").is_file():
         raise ModelError(f"{folder} holds no model; build it: tuning models build-tiny")
-    card: dict[str, object] = read_json(folder / "card.json")
+    card: dict[str, Any] = read_json(folder / "card.json")
     digest = sha256_of_file(folder / "model.safetensors")
     if digest != card["weights_sha256"]:
         raise ModelError(f"{folder / 'model.safetensors'} is not the file that card.json describes")

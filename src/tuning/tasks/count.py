@@ -120,7 +120,7 @@ def _cells(words: Sequence[str], seed: int) -> dict[tuple[str, int], list[list[s
 def _rounds(
     cells: dict[tuple[str, int], list[list[str]]], stratum: str, seed: int
 ) -> list[list[tuple[str, str]]]:
-    """Return groups of one pair a class, drawn from the cells in turn, so that no cell dominates."""
+    """Return groups of one pair a class, from the cells in turn, so that no cell dominates."""
     of_stratum = sorted(cell for cell in cells if stratum_of(cell[1]) == stratum)
     keyed_rng(seed, "count-cells", stratum).shuffle(of_stratum)
     depth = {cell: min(map(len, cells[cell])) for cell in of_stratum}

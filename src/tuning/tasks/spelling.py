@@ -49,7 +49,7 @@ _BY_NAME = {t.name: t for t in TEMPLATES}
 _SEPARATOR_BY_NAME = {s.name: s for s in SEPARATORS}
 
 EVALUATION_VARIANTS = (("spell", "spaces"), ("write", "commas"), ("apart", "dashes"))
-"""Template and separator of the three ways in which each word is asked; the last is never trained."""
+"""Template and separator of the three ways to ask for a word; the last is never trained."""
 
 
 def spell(word: str, separator: str) -> str:
@@ -152,4 +152,3 @@ def inverse_item(word: str, separator: Separator, template: Template) -> Item:
         question=template.fill(letters=spell(word, separator.text)),
         answer=word,
     )
-

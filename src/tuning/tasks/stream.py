@@ -37,7 +37,9 @@ class TrainingStream:
 
     def __post_init__(self) -> None:
         if not self.spelled_words:
-            raise SuiteError("no training word is left in this difficulty band; choose another band")
+            raise SuiteError(
+                "no training word is left in this difficulty band; choose another band"
+            )
 
     def example(self, index: int) -> Item:
         """Return example `index`, counted from 0."""
@@ -45,7 +47,9 @@ class TrainingStream:
         if rng.random() >= self.data_ratio:
             return replay.replay_item(self.replay_words, rng)
         word = self.spelled_words[int(rng.random() * len(self.spelled_words))]
-        return spelling.augmented_item(word, rng) if self.augmentation else spelling.plain_item(word)
+        return (
+            spelling.augmented_item(word, rng) if self.augmentation else spelling.plain_item(word)
+        )
 
     def step(self, step: int, batch_size: int) -> list[Item]:
         """Return the `batch_size` examples of optimizer step `step`, counted from 0."""

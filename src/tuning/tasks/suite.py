@@ -130,7 +130,7 @@ def word_blind_baselines(items: Sequence[Item], guesser: LetterGuesser) -> dict[
     if items[0].task is Task.COUNT:
         return _count_baselines(items)
     cells = guesser.by_position_and_length
-    right = {
+    right: dict[str, list[float]] = {
         "most common letter": [i.answer == guesser.most_common for i in items],
         "best letter by position and length": [
             i.answer == cells.get((i.n or 0, len(i.word)), guesser.most_common) for i in items
@@ -141,7 +141,7 @@ def word_blind_baselines(items: Sequence[Item], guesser: LetterGuesser) -> dict[
 
 
 def _count_baselines(items: Sequence[Item]) -> dict[str, float]:
-    """Score the majority answer, overall, by letter, and by letter and length, within the strata."""
+    """Score the majority answer: overall, by letter, by letter and length; within the strata."""
 
     def majority(keys: Sequence[tuple[object, ...]]) -> float:
         cells: dict[tuple[object, ...], Counter[str]] = {}

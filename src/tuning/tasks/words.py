@@ -27,7 +27,7 @@ def is_word(text: str) -> bool:
 
 @functools.cache
 def english_words() -> tuple[str, ...]:
-    """Return the words among `wordfreq`'s 300,000 most frequent English ones, most frequent first."""
+    """Return the words among `wordfreq`'s 300,000 English ones, most frequent first."""
     from wordfreq import top_n_list
 
     return tuple(word for word in top_n_list("en", WORDFREQ_DEPTH) if is_word(word))

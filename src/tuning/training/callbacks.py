@@ -35,7 +35,12 @@ class StepCallback(pl.Callback):
     """Acts after whole optimizer steps."""
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         """Call `on_step_end` when a micro-batch was the last of its step."""
         if (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
@@ -89,7 +94,11 @@ class ProgressFile(StepCallback):
             raise NotANumberError(f"the loss is {module.step_loss} at step {step}")
         if step % LOSS_EVERY == 0 or step == trainer.max_steps:
             rate = trainer.optimizers[0].param_groups[0]["lr"]
-            line = {"loss": module.step_loss, "learning_rate": rate, "num_tokens": module.num_tokens}
+            line = {
+                "loss": module.step_loss,
+                "learning_rate": rate,
+                "num_tokens": module.num_tokens,
+            }
             self.write(step, "train", line)
         else:
             self.on_progress(step, {"loss": module.step_loss})
@@ -154,7 +163,9 @@ class StepCheckpoints(StepCallback):
             files.remove_folder(self.folder.checkpoint(old))
 
 
-def newest_usable_checkpoint(folder: TrainingFolder, at_most: int, read: Callable[[Path], object]) -> int:
+def newest_usable_checkpoint(
+    folder: TrainingFolder, at_most: int, read: Callable[[Path], object]
+) -> int:
     """Return the step of the newest checkpoint that can be read, or 0 to begin anew.
 
     Args:

@@ -55,8 +55,13 @@ class SafetensorsCheckpointIO(CheckpointIO):
         """
         folder = Path(path)
         try:
-            if files.sha256_of_file(folder / "tensors.safetensors") != (folder / "sha256.txt").read_text():
-                raise ResultsError(f"checkpoint {folder} is damaged: its tensors do not match their hash")
+            if (
+                files.sha256_of_file(folder / "tensors.safetensors")
+                != (folder / "sha256.txt").read_text()
+            ):
+                raise ResultsError(
+                    f"checkpoint {folder} is damaged: its tensors do not match their hash"
+                )
             tensors = load((folder / "tensors.safetensors").read_bytes())
         except (OSError, SafetensorError) as error:
             raise ResultsError(f"checkpoint {folder} is damaged: {error}") from error

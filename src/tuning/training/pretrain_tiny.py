@@ -106,8 +106,12 @@ def every_template_filled() -> list[str]:
     rng = keyed_rng("every-template")
     words = PretrainingWords(["planet", "aardvark"], ["planet", "aardvark"])
     texts = [t for _ in range(20_000) for t in _texts(pretraining_item(words, rng))]
-    held_out = [i for s in spelling.SEPARATORS for t in spelling.TEMPLATES
-                for i in _texts(spelling.spelling_item("planet", t, s))]
+    held_out = [
+        i
+        for s in spelling.SEPARATORS
+        for t in spelling.TEMPLATES
+        for i in _texts(spelling.spelling_item("planet", t, s))
+    ]
     placeholders = ("planet", "aardvark", "Planet", "Aardvark")
     texts = [_without(text, placeholders) for text in {*texts, *held_out}]
     return sorted(set(texts))
@@ -236,10 +240,15 @@ def _save(
     settings: PretrainingSettings,
     seconds: float,
 ) -> None:
-    tensors = {name: t.contiguous() for name, t in model.state_dict().items() if name != "lm_head.weight"}
+    tensors = {
+        name: t.contiguous() for name, t in model.state_dict().items() if name != "lm_head.weight"
+    }
     files.write_atomic(folder / "model.safetensors", save(tensors, metadata={"format": "pt"}))
     files.write_atomic(folder / "config.json", model.config.to_json_string())
-    for name, words in (("pretraining", vocabulary.words.pretraining), ("study", vocabulary.words.study)):
+    for name, words in (
+        ("pretraining", vocabulary.words.pretraining),
+        ("study", vocabulary.words.study),
+    ):
         files.write_atomic(folder / f"{name}_words.txt", "\n".join(words) + "\n")
     card = {
         "name": "tiny",
