@@ -263,9 +263,14 @@ def verdict(analysis: StudyAnalysis) -> list[str]:
         return [f"No trial of {analysis.num_planned} completed: there is nothing to conclude."]
     best = analysis.configurations[0]
     default = next((row for row in analysis.configurations if row.is_default), None)
-    sentences = [_transfer_sentence(best), _gains_sentence("The best configuration", best)]
+    sentences = [_transfer_sentence(best), _gains_sentence(analysis, best)]
     if default is not None and default is not best:
-        sentences.append(_gains_sentence("The default", default))
+        sentences.append(_gains_sentence(analysis, default))
+    if analysis.num_completed < analysis.num_planned:
+        sentences.append(
+            f"Only {analysis.num_completed} of {analysis.num_planned} trials have completed, "
+            f"{analysis.num_failed} failed: all of this may change."
+        )
     sentences.append(_ranking_sentence(analysis, best, default))
     sentences.append(
         "The best of several was chosen on the words it is reported on, so its numbers flatter it; "
@@ -284,12 +289,17 @@ def _transfer_sentence(row: ConfigurationSummary) -> str:
     found = {task: _reading(row.gains[task.value]) for task in TRANSFER_TASKS}
     said = " and ".join(f"{task.value} {words}" for task, words in found.items())
     moved = _moved(spelling.low, spelling.high)
+    best = (
+        "in the default, which ranks first"
+        if row.is_default
+        else f"with {row.label}, which ranks first"
+    )
     learned = {
         1: "Spelling improved",
         0: "Spelling did not measurably change",
         -1: "Spelling got worse",
     }
-    return f"{learned[moved]} in the best configuration ({row.label}): {said}."
+    return f"{learned[moved]} {best}; {said}."
 
 
 def _moved(low: float, high: float) -> int:
@@ -306,19 +316,19 @@ def _reading(gain: GainSummary) -> str:
     return "did not measurably change"
 
 
-def _gains_sentence(who: str, row: ConfigurationSummary) -> str:
+def _gains_sentence(analysis: StudyAnalysis, row: ConfigurationSummary) -> str:
     parts = []
-    for task in EVALUATED_TASKS:
-        gain = row.gains[task.value]
-        parts.append(f"{task.value} {points(gain.gain)} [{points(gain.low)}, {points(gain.high)}]")
-    seeds = f"mean of {row.num_seeds} seeds, intervals over seeds"
+    for task, gain in row.gains.items():
+        interval = f"[{points(gain.low)}, {points(gain.high)}]"
+        parts.append(f"{task} {points(gain.gain)} {interval} (n = {analysis.base[task].num_items})")
     kind = (
-        seeds
+        f"mean of {row.num_seeds} seeds, intervals over seeds"
         if row.gains[Task.SPELLING.value].over_seeds
-        else ("one seed, intervals over words: of this adapter, not of this configuration")
+        else "one seed, intervals over words: of this adapter, not of this configuration"
     )
+    who = "The default" if row.is_default else f"The configuration with {row.label}"
     return (
-        f"{who} ({row.label}) against the untouched model, in points with 95 % intervals: "
+        f"{who} against the untouched model, in points with 95 % intervals: "
         f"{', '.join(parts)}; {kind}."
     )
 

@@ -49,7 +49,8 @@ def evaluate(
     Example: tuning evaluate --model tiny --certify 2000
     """
     from tuning.cli.progress import ERRORS
-    from tuning.trial import evaluate_model, quiet_libraries
+    from tuning.evaluation.bench import evaluate_model
+    from tuning.model.machine import quiet_libraries
 
     with quiet_libraries():
         if certify is not None:
@@ -79,7 +80,7 @@ def evaluate(
 
 
 def _certify(model: str, adapter: Path | None, count: int, *, as_json: bool) -> None:
-    from tuning.trial import certify_model
+    from tuning.evaluation.bench import certify_model
 
     certificate = certify_model(model, adapter, count)
     if as_json:

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 
 from tuning import files
 from tuning.config import LoraConfig
-from tuning.errors import ModelError, nearest
+from tuning.errors import ModelError, ResultsError, nearest
 from tuning.model.base import BaseModel
 
 
@@ -104,11 +104,14 @@ def save_adapter(adapted: PeftModel, folder: Path) -> None:
     temporary = folder.with_name(f".{folder.name}.partial")
     files.remove_folder(temporary)
     files.make_folder(temporary)
-    with files.readable_os_errors(folder):
-        # PEFT's own choice would store whole embeddings after slicing, and ask the hub.
-        adapted.save_pretrained(str(temporary), save_embedding_layers=False)
-        _forget_machine_paths(temporary / "adapter_config.json")
-        files.publish_folder(temporary, folder)
+    try:
+        with files.readable_os_errors(folder):
+            # PEFT's own choice would store whole embeddings after slicing, and ask the hub.
+            adapted.save_pretrained(str(temporary), save_embedding_layers=False)
+    except SafetensorError as error:
+        raise ResultsError(f"cannot write {folder}: {error}") from error
+    _forget_machine_paths(temporary / "adapter_config.json")
+    files.publish_folder(temporary, folder)
 
 
 def _forget_machine_paths(path: Path) -> None:

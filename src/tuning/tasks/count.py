@@ -58,11 +58,17 @@ def count_item(word: str, letter: str, template: Template) -> Item:
 
 
 def random_item(word: str, rng: random.Random, templates: tuple[Template, ...] = TEMPLATES) -> Item:
-    """Return an item whose letter is in the word half of the time, in a random template."""
-    if rng.random() < 0.6:
-        letter = word[int(rng.random() * len(word))]
-    else:
-        letter = string.ascii_lowercase[int(rng.random() * 26)]
+    """Return an item with a random letter, in a random template.
+
+    The answer is drawn first, uniformly among those that the word has a letter for, so that rare
+    answers are not drowned by 0 and 1.
+    """
+    letters_of: dict[int, list[str]] = {}
+    for letter in string.ascii_lowercase:
+        letters_of.setdefault(count_letter(word, letter), []).append(letter)
+    answers = sorted(letters_of)
+    letters = letters_of[answers[int(rng.random() * len(answers))]]
+    letter = letters[int(rng.random() * len(letters))]
     return count_item(word, letter, templates[int(rng.random() * len(templates))])
 
 

@@ -67,11 +67,11 @@ def pretraining_item(words: PretrainingWords, rng: random.Random) -> Item:
     seen = words.seen[int(rng.random() * len(words.seen))]
     if kind < 0.30:
         return spelling.augmented_item(known, rng, spelling.TEMPLATES, spelling.SEPARATORS)
-    if kind < 0.42:
+    if kind < 0.43:
         return position.random_item(known, rng)
-    if kind < 0.56:
+    if kind < 0.62:
         return count.random_item(known, rng)
-    if kind < 0.76:
+    if kind < 0.78:
         separator = spelling.SEPARATORS[int(rng.random() * len(spelling.SEPARATORS))]
         template = spelling.INVERSE_TEMPLATES[int(rng.random() * 2)]
         return spelling.inverse_item(seen, separator, template)
@@ -259,6 +259,7 @@ def _save(
         "settings": dataclasses.asdict(settings),
         "minutes": round(seconds / 60, 1),
         "torch": torch.__version__.split("+")[0],
+        "num_threads": torch.get_num_threads(),
         "kept_ids": list(vocabulary.kept_ids),
     }
     files.write_json(folder / "card.json", card)

@@ -1,0 +1,63 @@
+"""The machine that runs: threads, memory, versions, and quiet libraries."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import logging
+import os
+import platform
+import resource
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+
+import torch
+
+
+def default_threads() -> int:
+    """Return the processor threads of a trial unless told: the cores it may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """Use `count` processor threads for the time of the block: results repeat at equal threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or default_threads())
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Keep the libraries from writing over our progress."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"lightning\..*")
+        warnings.filterwarnings("ignore", message=".*num_workers.*|.*isinstance.treespec.*")
+        warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\..*")
+        yield
+
+
+def peak_memory_bytes() -> int:
+    """Return the largest resident size of this process so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that results depend on."""
+    names: Sequence[str] = ("tuning", "torch", "transformers", "peft", "lightning", "wordfreq")
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for name in names:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found

@@ -1,0 +1,172 @@
+"""One training: continue a folder until it holds the adapter after so many steps."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+import lightning.pytorch as pl
+
+from tuning import files, measures
+from tuning.config import ExperimentConfig, to_yaml, training_identity
+from tuning.errors import ResultsError
+from tuning.evaluation.bench import Bench
+from tuning.model.lora import fresh_adapter, save_adapter
+from tuning.paths import TrainingFolder
+from tuning.tasks.splits import Split
+from tuning.tasks.stream import TrainingStream, words_in_band
+from tuning.training.callbacks import (
+    OnProgress,
+    ProgressFile,
+    StepCheckpoints,
+    TransferEvaluation,
+    newest_usable_checkpoint,
+)
+from tuning.training.checkpoint import SafetensorsCheckpointIO, steps_of
+from tuning.training.datamodule import SpellingData, StepBatches
+from tuning.training.module import SpellingModule
+
+
+def batches_of(config: ExperimentConfig, bench: Bench) -> StepBatches:
+    """Return the training batches of a configuration."""
+    spelling, training = config.spelling_config, config.training_config
+    words = bench.words[Split.TRAIN]
+    stream = TrainingStream(
+        spelled_words=words_in_band(words, spelling.difficulty, bench.base.tokenizer.count_tokens),
+        replay_words=words,
+        data_ratio=spelling.data_ratio,
+        augmentation=spelling.augmentation,
+        seed=training.seed,
+    )
+    return StepBatches(
+        stream,
+        bench.base.tokenizer,
+        training.per_device_train_batch_size,
+        training.gradient_accumulation_steps,
+    )
+
+
+class Trained(NamedTuple):
+    """What training cost."""
+
+    seconds: float
+    num_tokens: int
+
+
+def train(
+    config: ExperimentConfig,
+    bench: Bench,
+    folder: TrainingFolder,
+    budgets: frozenset[int] = frozenset(),
+    on_progress: OnProgress | None = None,
+) -> Trained:
+    """See to it that `folder` holds the adapter after `max_steps` steps.
+
+    Continues from the newest checkpoint; does nothing when the adapter is there. The caller holds
+    the folder's lock.
+
+    Raises:
+        ResultsError: The folder belongs to another base model, other data or another precision.
+    """
+    steps = config.training_config.max_steps
+    batches = batches_of(config, bench)
+    _check_identity(config, bench, folder, batches)
+    if (folder.adapter(steps) / "adapter_model.safetensors").is_file():
+        return Trained(0.0, _trained_tokens(folder, steps))
+    first = newest_usable_checkpoint(folder, steps, SafetensorsCheckpointIO().load_checkpoint)
+    progress = ProgressFile(folder.progress, on_progress)
+    if not any(step > first for step in steps_of(folder.checkpoints)):
+        progress.cut_after(first)
+    clock = time.monotonic()
+    _note(folder, "start", step=first)
+    with fresh_adapter(bench.base, config.lora_config, config.training_config.seed) as adapted:
+        module = SpellingModule(adapted, config.training_config)
+        if first == steps:
+            state = SafetensorsCheckpointIO().load_checkpoint(folder.checkpoint(first))
+            module.load_state_dict(state["state_dict"], strict=False)
+            save_adapter(adapted, folder.adapter(steps))
+        else:
+            trainer = _trainer(config, bench, folder, progress, budgets | {steps})
+            checkpoint = str(folder.checkpoint(first)) if first else None
+            trainer.fit(module, SpellingData(batches), ckpt_path=checkpoint, weights_only=True)
+    seconds = time.monotonic() - clock
+    _note(folder, "end", step=steps, seconds=round(seconds, 3))
+    return Trained(seconds, _trained_tokens(folder, steps))
+
+
+def _trainer(
+    config: ExperimentConfig,
+    bench: Bench,
+    folder: TrainingFolder,
+    progress: ProgressFile,
+    budgets: frozenset[int],
+) -> pl.Trainer:
+    frequency = config.transfer_config.eval_frequency
+    monitored = bench.base.tokenizer.encode_items(bench.monitor.items)
+    tasks = [item.task for item in bench.monitor.items]
+
+    def evaluate() -> dict[str, float]:
+        readings = bench.scorer.read(bench.monitor.items, monitored)
+        return measures.strict_accuracies(tasks, [reading.correct for reading in readings])
+
+    return pl.Trainer(
+        accelerator="auto",
+        devices=1,
+        precision=_LIGHTNING_PRECISION[bench.base.precision],  # type: ignore[arg-type]
+        max_steps=config.training_config.max_steps,
+        max_epochs=-1,
+        accumulate_grad_batches=config.training_config.gradient_accumulation_steps,
+        gradient_clip_val=config.training_config.max_grad_norm,
+        callbacks=[
+            progress,
+            TransferEvaluation(evaluate, frequency, progress),
+            StepCheckpoints(folder, frequency, set(budgets)),
+        ],
+        plugins=[SafetensorsCheckpointIO()],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+_LIGHTNING_PRECISION = {"32-true": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+
+
+def _check_identity(
+    config: ExperimentConfig, bench: Bench, folder: TrainingFolder, batches: StepBatches
+) -> None:
+    """Write what a continuation must match, or compare with what is there."""
+    identity = {
+        "weights": bench.base.weights_hash,
+        "first_step": batches.first_hash(),
+        "precision": bench.base.precision,
+        "asked": training_identity(config),
+    }
+    if not folder.identity.exists():
+        files.write_atomic(folder.config, to_yaml(config))
+        files.write_json(folder.identity, identity)
+        return
+    stored = files.read_json(folder.identity)
+    for name, value in identity.items():
+        if stored.get(name) != value:
+            raise ResultsError(
+                f"{folder.root} was begun with another {name.replace('_', ' ')} "
+                f"({str(stored.get(name))[:60]}, now {str(value)[:60]}); "
+                f"remove the folder to train anew"
+            )
+
+
+def _note(folder: TrainingFolder, event: str, **values: object) -> None:
+    at = datetime.now(UTC).isoformat(timespec="seconds")
+    who = {"event": event, "at": at, "host": socket.gethostname(), "pid": os.getpid()}
+    files.append_json_line(folder.attempts, {**who, **values})
+
+
+def _trained_tokens(folder: TrainingFolder, steps: int) -> int:
+    lines = files.read_json_lines(folder.progress)
+    done = [x["num_tokens"] for x in lines if x["kind"] == "train" and x["step"] <= steps]
+    return int(max(done, default=0))

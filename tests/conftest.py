@@ -1,0 +1,57 @@
+"""What tests share: small configurations of the embedded model, and the program as a process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SMALL: dict[str, Any] = {
+    "experiment_name": "small",
+    "timestamp": "20260101_000000",
+    "tokenizer_config": {"model_name": "tiny"},
+    "training_config": {
+        "learning_rate": 1e-3,
+        "max_steps": 12,
+        "warmup_steps": 2,
+        "per_device_train_batch_size": 4,
+        "gradient_accumulation_steps": 2,
+        "num_threads": 1,
+    },
+    "transfer_config": {"eval_frequency": 4},
+    "evaluation_config": {"num_words": 30, "num_monitor_words": 6},
+}
+
+
+@pytest.fixture
+def small_config() -> Callable[..., Any]:
+    """Return a function that builds a small configuration with dotted overrides."""
+    from tuning.config import build, overridden
+
+    def make(*overrides: str) -> Any:
+        return overridden(build(SMALL, "test"), overrides)
+
+    return make
+
+
+@pytest.fixture
+def run_program(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Return a function that runs `python -m tuning` in an empty folder."""
+
+    def run(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "tuning", *arguments],
+            cwd=options.pop("cwd", tmp_path),
+            env={**os.environ, "COLUMNS": "200", **options.pop("env", {})},
+            capture_output=True,
+            text=True,
+            timeout=250,
+            check=False,
+        )
+
+    return run

@@ -1,0 +1,203 @@
+"""A study: fixed trials, one record each, and nothing lost or done twice."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tuning import files
+from tuning.config import load, training_key
+from tuning.errors import NotFoundError, ResultsError, UserError
+from tuning.executor import StudySpec, load_study, ranking, run_study
+from tuning.grid import Proposal, SearchSpace
+from tuning.paths import ResultsRoot
+from tuning.records import TrialRecord, TrialStatus
+from tuning.scoring import Focus
+
+
+class Silent:
+    """A watcher that only remembers."""
+
+    def __init__(self) -> None:
+        self.there: list[bool] = []
+
+    def trial_started(self, proposal: Proposal, index: int, total: int) -> None:
+        pass
+
+    def trial_moved(self, step: int, metrics: Mapping[str, float]) -> None:
+        pass
+
+    def trial_finished(self, record: TrialRecord, *, was_there: bool) -> None:
+        self.there.append(was_there)
+
+
+def spec_of(base: Any, candidates: dict[str, list[Any]], **changes: Any) -> StudySpec:
+    space = SearchSpace.model_validate({"HPARAM_CANDIDATES": candidates, "replicates_of_default": 2})
+    return StudySpec(name="study", space=space, base=base, **changes)
+
+
+def results_of(records: list[TrialRecord]) -> list[dict[str, Any]]:
+    return [dataclasses.asdict(record.result) for record in records]
+
+
+def test_a_study_records_every_trial_once_and_can_be_asked_again(
+    small_config: Any, tmp_path: Path
+) -> None:
+    root = ResultsRoot(tmp_path)
+    spec = spec_of(small_config("max_steps=4"), {"lora_r": [4, 16], "max_steps": [8]})
+    first = Silent()
+    records = run_study(spec, root, first)
+    assert [r.parameters for r in records] == [{}, {}, {"lora_r": 4}, {"max_steps": 8}]
+    assert [r.seed for r in records] == [0, 1, 0, 0]
+    assert all(r.result.status is TrialStatus.COMPLETED for r in records)
+    assert first.there == [False] * 4
+
+    # The default with seed 0 and the longer budget are one training.
+    assert records[0].result.training_key == records[3].result.training_key
+    assert len({r.result.weights_key for r in records}) == 4
+
+    again = Silent()
+    assert results_of(run_study(spec, root, again)) == results_of(records)
+    assert again.there == [True] * 4
+    assert load_study(root, "study")[1] == records
+    events = [e["event"] for e in files.read_json_lines(root.study("study").events)]
+    assert events.count("proposed") == events.count("completed") == 4
+
+
+def test_the_best_configuration_is_a_file_that_can_be_run(small_config: Any, tmp_path: Path) -> None:
+    root = ResultsRoot(tmp_path)
+    spec = spec_of(small_config("max_steps=4"), {"lora_r": [4]}, focus=Focus.SPELLING)
+    records = run_study(spec, root, Silent())
+    best = ranking(spec, records)[0]
+    path = root.best_configs / "study_best.yaml"
+    chosen = next(p for p in spec.proposals() if p.trial_id == best.contender.trial_ids[0])
+    assert load(path) == chosen.config
+    assert "gain in spelling" in path.read_text().splitlines()[0]
+
+
+def test_focus_changes_weights_and_what_ranks(small_config: Any, tmp_path: Path) -> None:
+    root = ResultsRoot(tmp_path)
+    base = small_config("max_steps=4")
+    for focus in Focus:
+        spec = spec_of(base, {"lora_r": [4]}, focus=focus)
+        records = run_study(spec.model_copy(update={"name": focus.value}), root, Silent())
+        weights = {Focus.SPELLING: 0.3, Focus.TRANSFER: 0.6, Focus.BALANCED: 0.5}[focus]
+        m = records[0].result.metrics
+        position, count = m["transfer/position/accuracy"], m["transfer/count/accuracy"]
+        mean = (position + count) / 2
+        score = weights * (position + count) + 0.2 * min(m["spelling/accuracy"], mean)
+        assert m["transfer_learning_score"] == pytest.approx(score)
+        objective = ranking(spec, records)[0].contender.mean
+        ranked_by = {
+            Focus.SPELLING: lambda r: r["spelling/gain"],
+            Focus.TRANSFER: lambda r: (r["transfer/position/gain"] + r["transfer/count/gain"]) / 2,
+            Focus.BALANCED: lambda r: r["transfer_learning_score"],
+        }[focus]
+        by_configuration = [
+            (ranked_by(records[0].result.metrics) + ranked_by(records[1].result.metrics)) / 2,
+            ranked_by(records[2].result.metrics),
+        ]
+        assert objective == pytest.approx(max(by_configuration))
+    # The three studies shared every training.
+    assert len(list(root.trainings.iterdir())) == 3 + 1
+
+
+def test_a_failing_trial_is_recorded_and_the_study_goes_on(small_config: Any, tmp_path: Path) -> None:
+    root = ResultsRoot(tmp_path)
+    base = small_config("max_steps=4")
+    spec = spec_of(base, {"target_modules": [["no_such_proj"]], "lora_r": [4]})
+    records = run_study(spec, root, Silent())
+    statuses = [r.result.status.value for r in records]
+    assert statuses == ["completed", "completed", "failed", "completed"]
+    assert records[2].result.error_type == "ModelError"
+    assert "no_such_proj" in (records[2].result.error or "")
+    assert "Traceback" in records[2].execution.log_tail
+    assert not root.study("study").trial(records[2].trial_id).results.exists()
+    assert all("no_such_proj" not in r.contender.label for r in ranking(spec, records))
+
+
+def test_too_many_failures_end_the_study(small_config: Any, tmp_path: Path) -> None:
+    spec = spec_of(
+        small_config("max_steps=4"),
+        {"target_modules": [["a_proj"], ["b_proj"], ["c_proj"]]},
+        max_failures=1,
+    )
+    with pytest.raises(UserError, match="2 trials failed, at most 1 may.*b_proj"):
+        run_study(spec, ResultsRoot(tmp_path), Silent())
+
+
+def test_a_study_of_the_same_name_with_other_settings_is_left_alone(
+    small_config: Any, tmp_path: Path
+) -> None:
+    root = ResultsRoot(tmp_path)
+    spec = spec_of(small_config("max_steps=4"), {"lora_r": [4]})
+    run_study(spec, root, Silent())
+    before = root.study("study").spec.read_text()
+    for change in ({"seed": 5}, {"focus": Focus.TRANSFER}, {"step_scale": 0.5}):
+        with pytest.raises(ResultsError, match=f"another {next(iter(change)).replace('_', ' ')}"):
+            run_study(spec.model_copy(update=change), root, Silent())
+    assert root.study("study").spec.read_text() == before
+
+
+def test_a_missing_study_names_those_that_exist(small_config: Any, tmp_path: Path) -> None:
+    root = ResultsRoot(tmp_path)
+    run_study(spec_of(small_config("max_steps=4"), {"lora_r": [16]}), root, Silent())
+    with pytest.raises(NotFoundError, match="did you mean study"):
+        load_study(root, "studdy")
+
+
+def test_a_killed_driver_loses_nothing(tmp_path: Path, small_config: Any) -> None:
+    """SIGKILL to the whole program between and within trials; the ranking is the same."""
+    base = small_config("max_steps=6")
+    space = {
+        "HPARAM_CANDIDATES": {"lora_r": [4]},
+        "replicates_of_default": 2,
+        "experiment": base.model_dump(mode="json", exclude={"experiment_name", "timestamp"}),
+    }
+    space_file = tmp_path / "space.yaml"
+    space_file.write_text(yaml.safe_dump(space))
+
+    def start(root: Path) -> subprocess.Popen[bytes]:
+        arguments = ["--space", str(space_file), "--results-dir", str(root), "--quiet"]
+        return subprocess.Popen(
+            [sys.executable, "-m", "tuning", "study", "run", *arguments],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.DEVNULL,
+        )
+
+    whole = ResultsRoot(tmp_path / "whole")
+    assert start(whole.root).wait(timeout=250) == 0
+    killed = ResultsRoot(tmp_path / "killed")
+    for num_finished in (0, 1):
+        process = start(killed.root)
+        progress_seen = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < progress_seen:
+            records = list(killed.data.glob("space/trials/*/record.json"))
+            steps = sum(len(p.read_text().splitlines()) for p in killed.trainings.glob("*/progress.jsonl"))
+            if len(records) >= num_finished and steps >= 2 * num_finished + 2:
+                break
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert start(killed.root).wait(timeout=250) == 0
+    (spec, expected), (_, found) = load_study(whole, "space"), load_study(killed, "space")
+    assert results_of(found) == results_of(expected)
+    assert ranking(spec, found) == ranking(spec, expected)
+    completed = [
+        e["trial_id"]
+        for e in files.read_json_lines(killed.study("space").events)
+        if e["event"] == "completed"
+    ]
+    assert len(completed) == len(set(completed))
+    keys = {training_key(p.config) for p in spec.proposals()}
+    assert {p.name for p in killed.trainings.iterdir() if not p.name.startswith("base_")} == keys

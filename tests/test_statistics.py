@@ -1,0 +1,333 @@
+"""Laws of `tuning.statistics`, against printed tables, other libraries, and simulated truth."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from statsmodels.stats.contingency_tables import mcnemar
+
+from tuning import statistics
+from tuning.statistics import (
+    Interval,
+    clustered_interval,
+    detectable_gain,
+    mcnemar_p_value,
+    paired_gain,
+    t_interval,
+    wilson_interval,
+)
+
+# --- Wilson -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("right", "items", "low", "high"),
+    [
+        # Newcombe, Statistics in Medicine 17 (1998), table I, method 3.
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0000, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ],
+)
+def test_wilson_gives_the_published_intervals(
+    right: int, items: int, low: float, high: float
+) -> None:
+    assert wilson_interval(right, items) == pytest.approx((low, high), abs=5.1e-5)
+
+
+@given(data=st.data(), items=st.integers(1, 3000))
+@settings(max_examples=50, deadline=None)
+def test_wilson_agrees_with_scipy(data: st.DataObject, items: int) -> None:
+    right = data.draw(st.integers(0, items))
+    expected = stats.binomtest(right, items).proportion_ci(0.95, method="wilson")
+    assert wilson_interval(right, items) == pytest.approx((expected.low, expected.high), abs=1e-9)
+
+
+@given(data=st.data(), items=st.integers(1, 500))
+@settings(max_examples=50, deadline=None)
+def test_wilson_is_the_same_seen_from_the_errors(data: st.DataObject, items: int) -> None:
+    right = data.draw(st.integers(0, items))
+    low, high = wilson_interval(right, items)
+    assert wilson_interval(items - right, items) == pytest.approx((1 - high, 1 - low))
+    assert -1e-12 <= low <= right / items + 1e-12
+    assert right / items - 1e-12 <= high <= 1 + 1e-12
+
+
+def test_nothing_has_no_interval() -> None:
+    with pytest.raises(ValueError, match="at least 1 item, got 0"):
+        wilson_interval(0, 0)
+    with pytest.raises(ValueError, match="at least 1 item, got 0"):
+        clustered_interval(np.array([]), [])
+
+
+@pytest.mark.xfail(
+    strict=True, reason="fault in src: statsmodels leaves 5e-17 above 0, which then excludes 0"
+)
+def test_wilson_of_none_or_all_right_ends_exactly_at_0_or_1() -> None:
+    for items in (*range(1, 500), 1000, 1750, 3000):
+        assert wilson_interval(0, items).low == 0
+        assert wilson_interval(items, items).high == 1
+
+
+# --- McNemar ----------------------------------------------------------------------------------
+
+
+@given(better=st.integers(0, 24), worse=st.integers(0, 24))
+def test_few_discordant_pairs_get_the_exact_test(better: int, worse: int) -> None:
+    if not 1 <= better + worse < 25:
+        return
+    table = [[7, better], [worse, 11]]
+    expected = stats.binomtest(better, better + worse, 0.5).pvalue
+    assert mcnemar_p_value(better, worse) == pytest.approx(expected, rel=1e-9)
+    assert expected == pytest.approx(min(1, mcnemar(table, exact=True).pvalue), rel=1e-9)
+
+
+@given(better=st.integers(0, 400), worse=st.integers(0, 400))
+def test_many_discordant_pairs_get_the_corrected_test(better: int, worse: int) -> None:
+    if better + worse < 25:
+        return
+    table = [[7, better], [worse, 11]]
+    expected = mcnemar(table, exact=False, correction=True).pvalue
+    assert mcnemar_p_value(better, worse) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("better", "worse", "p"),
+    [
+        (0, 0, 1.0),
+        # Exact, by hand: 2 * (1 + 10) / 2**10, and 2 / 2**5.
+        (9, 1, 22 / 1024),
+        (0, 5, 2 / 32),
+        # 24 pairs are still exact; 25 are not: (|20 - 5| - 1)**2 / 25 = 7.84 on 1 degree.
+        (24, 0, 2 / 2**24),
+        (20, 5, math.erfc(math.sqrt(7.84 / 2))),
+    ],
+)
+def test_mcnemar_by_hand(better: int, worse: int, p: float) -> None:
+    assert mcnemar_p_value(better, worse) == pytest.approx(p, rel=1e-9)
+    assert mcnemar_p_value(worse, better) == pytest.approx(p, rel=1e-9)
+
+
+# --- over seeds -------------------------------------------------------------------------------
+
+
+@given(values=st.lists(st.floats(-1, 1), min_size=2, max_size=12))
+@settings(max_examples=50, deadline=None)
+def test_the_t_interval_agrees_with_scipy(values: list[float]) -> None:
+    error = stats.sem(values)
+    if error < 1e-12:
+        return
+    expected = stats.t.interval(0.95, len(values) - 1, np.mean(values), error)
+    assert t_interval(values) == pytest.approx(expected, abs=1e-9)
+
+
+def test_the_t_interval_by_a_printed_table() -> None:
+    # Mean 2, standard deviation 1, t(2) = 4.303 and t(4) = 2.776.
+    assert t_interval([1, 2, 3]) == pytest.approx(
+        (2 - 4.303 / 3**0.5, 2 + 4.303 / 3**0.5), abs=1e-3
+    )
+    low, high = statistics.interval_from_spread(0.5, 0.1, 5, 4)
+    assert (low, high) == pytest.approx((0.5 - 0.2776 / 5**0.5, 0.5 + 0.2776 / 5**0.5), abs=1e-4)
+
+
+def test_one_seed_has_no_spread() -> None:
+    with pytest.raises(ValueError, match="at least 2 seeds, got 1"):
+        t_interval([0.5])
+
+
+# --- clusters ---------------------------------------------------------------------------------
+
+
+def test_with_one_item_a_word_the_bootstrap_is_the_normal_interval() -> None:
+    values = np.array([1.0] * 300 + [0.0] * 700)
+    low, high = clustered_interval(values, [f"w{i}" for i in range(1000)])
+    half = 1.959964 * math.sqrt(0.3 * 0.7 / 1000)
+    assert low == pytest.approx(0.3 - half, abs=0.1 * half)
+    assert high == pytest.approx(0.3 + half, abs=0.1 * half)
+
+
+def test_asking_every_item_three_times_does_not_narrow_the_interval() -> None:
+    rng = np.random.default_rng(1)
+    values = (rng.random(200) < 0.4).astype(float)
+    words = np.arange(200)
+    once = clustered_interval(values, words)
+    thrice = clustered_interval(np.repeat(values, 3), np.repeat(words, 3))
+    assert thrice == pytest.approx(once, abs=1e-12)
+    as_if_independent = clustered_interval(np.repeat(values, 3), np.arange(600))
+    naive, honest = (i.high - i.low for i in (as_if_independent, thrice))
+    assert honest == pytest.approx(naive * math.sqrt(3), rel=0.1)
+
+
+def test_words_of_many_items_weigh_by_their_items() -> None:
+    # 50 words of one wrong item, 50 words of nine right ones: the mean over items is 0.9.
+    values = np.array([0.0] * 50 + [1.0] * 450)
+    words = np.array([*range(50), *np.repeat(np.arange(50, 100), 9)])
+    low, high = clustered_interval(values, words)
+    assert low < 0.9 < high
+    assert 0.8 < low
+    assert high < 0.95
+
+
+@given(seed=st.integers(0, 10_000))
+@settings(max_examples=15, deadline=None)
+def test_the_order_of_the_items_does_not_matter(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    words = rng.choice(["ant", "bee", "cat", "dog", "eel", "fox"], 30)
+    values = (rng.random(30) < 0.5).astype(float)
+    order = rng.permutation(30)
+    expected = clustered_interval(values, words)
+    assert clustered_interval(values[order], words[order]) == pytest.approx(expected)
+    assert clustered_interval(values, words) == expected, "the same data, the same interval"
+    assert expected.low <= values.mean() <= expected.high
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_agreement_of_all_items_is_not_certainty(value: float) -> None:
+    # 30 words, three items each: as wide as 30 independent items, not 90.
+    low, high = clustered_interval(np.full(90, value), np.repeat(np.arange(30), 3))
+    assert (low, high) == pytest.approx(wilson_interval(30 * int(value), 30))
+    assert high - low > 0.1
+
+
+@pytest.mark.xfail(strict=True, reason="fault in src: one word gives an interval of width 0")
+def test_one_word_is_not_certainty() -> None:
+    try:
+        low, high = clustered_interval(np.array([1.0, 0.0, 1.0]), ["cat"] * 3)
+    except ValueError:
+        return
+    assert high - low > 0.1
+
+
+# --- paired gains -----------------------------------------------------------------------------
+
+
+def test_a_gain_by_hand() -> None:
+    before = np.array([0, 0, 0, 1, 1, 1, 0, 0, 1, 0])
+    after = np.array([1, 1, 1, 1, 1, 0, 0, 0, 1, 1])
+    found = paired_gain(before, after, [f"w{i}" for i in range(10)])
+    assert (found.num_better, found.num_worse) == (4, 1)
+    assert found.gain == pytest.approx(0.3)
+    assert found.p_value == pytest.approx(2 * (1 + 5) / 32)
+    assert found.interval.low < 0.3 < found.interval.high
+    assert not found.interval.excludes_zero()
+
+
+def test_a_gain_agrees_with_the_normal_interval_of_paired_differences() -> None:
+    # 1,000 words, 150 better and 50 worse: mean 0.1, variance 0.2 - 0.01.
+    before = np.array([0] * 150 + [1] * 50 + [0] * 400 + [1] * 400)
+    after = np.array([1] * 150 + [0] * 50 + [0] * 400 + [1] * 400)
+    found = paired_gain(before, after, np.arange(1000))
+    half = 1.959964 * math.sqrt(0.19 / 1000)
+    assert found.interval == pytest.approx((0.1 - half, 0.1 + half), abs=0.1 * half)
+    assert found.interval.excludes_zero()
+
+
+def random_pairs(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    before, after = rng.random(60) < 0.4, rng.random(60) < 0.6
+    return before.astype(float), after.astype(float), np.repeat(np.arange(20), 3)
+
+
+@given(seed=st.integers(0, 10_000))
+@settings(max_examples=15, deadline=None)
+def test_a_loss_is_a_gain_in_the_mirror(seed: int) -> None:
+    before, after, words = random_pairs(np.random.default_rng(seed))
+    there, back = paired_gain(before, after, words), paired_gain(after, before, words)
+    assert back.gain == pytest.approx(-there.gain)
+    assert back.interval == pytest.approx((-there.interval.high, -there.interval.low))
+    assert (back.num_better, back.num_worse) == (there.num_worse, there.num_better)
+    assert back.p_value == pytest.approx(there.p_value)
+
+
+@pytest.mark.xfail(strict=True, reason="fault in src: all worse gives (-1, -1), all better Wilson")
+def test_all_worse_is_all_better_in_the_mirror() -> None:
+    zeros, ones, words = np.zeros(5), np.ones(5), np.arange(5)
+    better, worse = paired_gain(zeros, ones, words), paired_gain(ones, zeros, words)
+    assert worse.interval == pytest.approx((-better.interval.high, -better.interval.low))
+    assert worse.interval.high > worse.interval.low
+
+
+@pytest.mark.xfail(
+    strict=True, reason="fault in src: the low end is 5e-17 for 300, 400 or 1,000 words"
+)
+@pytest.mark.parametrize("words", [3, 300, 400, 1000])
+def test_no_change_is_never_a_gain(words: int) -> None:
+    answers = np.tile([0.0, 1.0], words)[:words]
+    found = paired_gain(answers, answers, np.arange(words))
+    assert found.gain == 0
+    assert not found.interval.excludes_zero()
+
+
+@pytest.mark.xfail(strict=True, reason="fault in src: no change can only be a gain, never a loss")
+def test_no_change_leaves_room_on_both_sides() -> None:
+    answers = np.ones(50)
+    low, high = paired_gain(answers, answers, np.arange(50)).interval
+    assert low == pytest.approx(-high)
+    assert low < 0 < high
+
+
+def planted(
+    rng: np.random.Generator, gain: float, num_words: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Three items a word; words differ in skill s, uniform in [0, 1], so that items agree.
+
+    Three answers in ten are given anew, right with chance s + k * (1 - s): the expected gain is
+    0.3 * k * (1 - 1/2), so k = gain / 0.15.
+    """
+    words = np.repeat(np.arange(num_words), 3)
+    skill = np.repeat(rng.random(num_words), 3)
+    before = rng.random(len(words)) < skill
+    lifted = rng.random(len(words)) < skill + gain / 0.15 * (1 - skill)
+    after = np.where(rng.random(len(words)) < 0.3, lifted, before)
+    return before, after, words
+
+
+@pytest.mark.parametrize("gain", [0.0, 0.1])
+def test_the_interval_covers_a_planted_gain(gain: float) -> None:
+    rng = np.random.default_rng(3)
+    found = [paired_gain(*planted(rng, gain, num_words=80)) for _ in range(200)]
+    assert np.mean([f.gain for f in found]) == pytest.approx(gain, abs=0.01)
+    covered = sum(f.interval.low <= gain <= f.interval.high for f in found)
+    # 95 % of 200 is 190, give or take 3; the bootstrap of 80 words loses about 1 point.
+    assert 178 <= covered <= 199
+    alarms = sum(f.interval.excludes_zero() for f in found)
+    assert alarms == 200 - covered if gain == 0 else alarms > 150
+
+
+# --- planning ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "discordant", "gain"),
+    [(312, 0.10, 0.05), (626, 0.20, 0.05), (870, 0.10, 0.03), (1742, 0.20, 0.03)],
+)
+def test_detectable_gains_are_those_of_the_planning_table(
+    words: int, discordant: float, gain: float
+) -> None:
+    assert detectable_gain(words, discordant) == pytest.approx(gain, rel=0.02)
+
+
+def test_a_gain_of_the_detectable_size_is_found_four_times_in_five() -> None:
+    rng = np.random.default_rng(0)
+    words, discordant = 400, 0.2
+    gain = detectable_gain(words, discordant)
+    shares = [(discordant + gain) / 2, (discordant - gain) / 2, 1 - discordant]
+    draws = rng.multinomial(words, shares, 1000)
+    found = sum(mcnemar_p_value(int(b), int(w)) < 0.05 for b, w, _ in draws)
+    # The corrected test is a little more careful than the approximation.
+    assert 720 <= found <= 840
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "excludes"),
+    [(0.01, 0.2, True), (-0.2, -0.01, True), (-0.1, 0.1, False), (0.0, 0.1, False)],
+)
+def test_zero_is_excluded_only_when_it_lies_outside(
+    low: float, high: float, excludes: bool
+) -> None:
+    assert Interval(low, high).excludes_zero() is excludes

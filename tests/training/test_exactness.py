@@ -1,0 +1,232 @@
+"""The exactness laws: what changes no weight, and what a killed or extended run gives."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tuning import files
+from tuning.config import to_yaml, training_key
+from tuning.errors import ResultsError
+from tuning.evaluation.bench import load_bench
+from tuning.model.lora import fresh_adapter
+from tuning.model.machine import quiet_libraries
+from tuning.paths import ResultsRoot
+from tuning.trial import TrialRequest, run_trial
+from tuning.training.datamodule import SpellingData
+from tuning.training.module import SpellingModule
+from tuning.training.run import batches_of
+
+
+def run(config: Any, root: Path, name: str = "t") -> Any:
+    results = ResultsRoot(root)
+    folder = results.study("study").trial(name)
+    return run_trial(TrialRequest(config=config, folder=folder, trial_id=name), results)
+
+
+def adapter(config: Any, root: Path, step: int) -> dict[str, torch.Tensor]:
+    folder = ResultsRoot(root).training(training_key(config)).adapter(step)
+    return load_file(folder / "adapter_model.safetensors")
+
+
+def assert_same_bits(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
+    assert a.keys() == b.keys()
+    for name, tensor in a.items():
+        assert torch.equal(tensor, b[name]), name
+
+
+class Gradients(pl.Callback):
+    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+        self.found = {n: p.grad.clone() for n, p in pl_module.named_parameters() if p.requires_grad}
+
+
+def gradient_of_first_step(config: Any) -> dict[str, torch.Tensor]:
+    """Return the gradient that Lightning hands to the optimiser, in float64 and before clipping."""
+    with quiet_libraries():
+        bench = load_bench(config)
+        seen = Gradients()
+        training = config.training_config
+        with fresh_adapter(bench.base, config.lora_config, 0) as adapted:
+            # B begins at 0, and A's gradient with it: give both a value.
+            generator = torch.Generator().manual_seed(1)
+            for name, parameter in adapted.named_parameters():
+                if "lora_B" in name:
+                    parameter.data = torch.randn(parameter.shape, generator=generator) / 50
+            trainer = pl.Trainer(
+                accelerator="cpu",
+                precision="64-true",
+                max_steps=1,
+                accumulate_grad_batches=training.gradient_accumulation_steps,
+                callbacks=[seen],
+                logger=False,
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+            )
+            trainer.fit(SpellingModule(adapted, training), SpellingData(batches_of(config, bench)))
+        bench.base.network.float()
+    return seen.found
+
+
+def test_gradient_does_not_depend_on_how_a_step_is_cut_into_micro_batches(small_config: Any) -> None:
+    def gradient(batch: int, accumulation: int) -> dict[str, torch.Tensor]:
+        return gradient_of_first_step(
+            small_config("lora_dropout=0", f"batch_size={batch}", f"grad_accum_steps={accumulation}")
+        )
+
+    whole, cut, fine = gradient(32, 1), gradient(8, 4), gradient(4, 8)
+    assert max(float(g.abs().max()) for g in whole.values()) > 1e-3
+    for name, expected in whole.items():
+        torch.testing.assert_close(cut[name], expected, rtol=0, atol=1e-12)
+        torch.testing.assert_close(fine[name], expected, rtol=0, atol=1e-12)
+
+
+def test_same_configuration_gives_the_same_result_section(small_config: Any, tmp_path: Path) -> None:
+    config = small_config()
+    first, second = run(config, tmp_path / "a"), run(config, tmp_path / "b")
+    assert dataclasses.asdict(first.result) == dataclasses.asdict(second.result)
+    assert_same_bits(adapter(config, tmp_path / "a", 12), adapter(config, tmp_path / "b", 12))
+
+
+def test_another_seed_gives_other_weights(small_config: Any, tmp_path: Path) -> None:
+    config, other = small_config(), small_config("training_config.seed=1")
+    run(config, tmp_path)
+    run(other, tmp_path, "u")
+    a, b = adapter(config, tmp_path, 12), adapter(other, tmp_path, 12)
+    assert any(not torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_short_run_is_a_prefix_of_a_long_one_whatever_the_cadence(
+    small_config: Any, tmp_path: Path
+) -> None:
+    short = small_config("max_steps=10", "transfer_eval_frequency=3")
+    long = small_config("max_steps=20", "transfer_eval_frequency=7")
+    root = ResultsRoot(tmp_path / "long")
+    request = TrialRequest(
+        config=long, folder=root.study("s").trial("t"), trial_id="t", budgets=frozenset({10, 20})
+    )
+    run_trial(request, root)
+    run(short, tmp_path / "short")
+    assert training_key(short) == training_key(long)
+    assert_same_bits(adapter(short, tmp_path / "short", 10), adapter(long, tmp_path / "long", 10))
+
+
+@pytest.mark.parametrize("steps", [(8, 16), (16, 8)], ids=["extended", "shortened"])
+def test_budgets_share_one_folder_exactly(
+    small_config: Any, tmp_path: Path, steps: tuple[int, int]
+) -> None:
+    for i, budget in enumerate(steps):
+        run(small_config(f"max_steps={budget}"), tmp_path / "shared", f"t{i}")
+    for budget in steps:
+        config = small_config(f"max_steps={budget}")
+        run(config, tmp_path / f"alone{budget}")
+        assert_same_bits(
+            adapter(config, tmp_path / "shared", budget),
+            adapter(config, tmp_path / f"alone{budget}", budget),
+        )
+    trainings = ResultsRoot(tmp_path / "shared").trainings
+    assert len([p for p in trainings.iterdir() if not p.name.startswith("base_")]) == 1
+
+
+def test_a_finished_trial_trains_nothing_again(small_config: Any, tmp_path: Path) -> None:
+    config = small_config()
+    first = run(config, tmp_path)
+    again = run(config, tmp_path)
+    assert again.execution.train_seconds == 0
+    assert dataclasses.asdict(again.result) == dataclasses.asdict(first.result)
+    assert again.execution.num_trained_tokens == first.execution.num_trained_tokens > 0
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return files.read_json_lines(path) if path.exists() else []
+
+
+def kill_when(config_file: Path, root: Path, progress: Path, num_lines: int) -> None:
+    """Run the trial as a process and kill it once its progress has so many lines."""
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "tuning", "trial", "--quiet"),
+            *("--config", str(config_file), "--results-dir", str(root)),
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    deadline = time.monotonic() + 120
+    while len(lines(progress)) < num_lines and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+def test_a_trial_killed_three_times_ends_like_one_that_was_not(
+    small_config: Any, tmp_path: Path
+) -> None:
+    config = small_config("max_steps=24")
+    whole = run(config, tmp_path / "whole")
+    config_file = tmp_path / "config.yaml"
+    config_file.write_text(to_yaml(config))
+    root = ResultsRoot(tmp_path / "killed")
+    progress = root.training(training_key(config)).progress
+    for num_lines in (1, 3, 6):
+        kill_when(config_file, root.root, progress, num_lines)
+    resumed = run(config, root.root)
+    assert json.dumps(dataclasses.asdict(resumed.result)) == json.dumps(
+        dataclasses.asdict(whole.result)
+    )
+    assert_same_bits(adapter(config, root.root, 24), adapter(config, tmp_path / "whole", 24))
+    unbroken = ResultsRoot(tmp_path / "whole").training(training_key(config)).progress
+    assert lines(progress) == lines(unbroken)
+    assert resumed.execution.num_attempts == 4
+
+
+@pytest.mark.parametrize("name", ["tensors.safetensors", "tree.json", "sha256.txt"])
+def test_a_damaged_checkpoint_is_set_aside_and_the_result_is_exact(
+    small_config: Any, tmp_path: Path, name: str
+) -> None:
+    short, long = small_config("max_steps=8"), small_config("max_steps=12")
+    run(short, tmp_path / "damaged")
+    folder = ResultsRoot(tmp_path / "damaged").training(training_key(short))
+    damaged = folder.checkpoint(8) / name
+    damaged.write_bytes(damaged.read_bytes()[:-3])
+    run(long, tmp_path / "damaged", "u")
+    run(long, tmp_path / "clean")
+    assert_same_bits(adapter(long, tmp_path / "damaged", 12), adapter(long, tmp_path / "clean", 12))
+    assert "damaged" in folder.log.read_text()
+
+
+def test_a_folder_of_another_base_is_not_continued(small_config: Any, tmp_path: Path) -> None:
+    config = small_config("max_steps=4")
+    run(config, tmp_path)
+    folder = ResultsRoot(tmp_path).training(training_key(config))
+    identity = files.read_json(folder.identity)
+    files.write_json(folder.identity, {**identity, "weights": "0" * 64})
+    with pytest.raises(ResultsError, match="begun with another weights"):
+        run(small_config("max_steps=8"), tmp_path, "u")
+
+
+def test_checkpoints_hold_no_pickle_and_no_frozen_weight(small_config: Any, tmp_path: Path) -> None:
+    config = small_config("max_steps=4")
+    run(config, tmp_path)
+    folder = ResultsRoot(tmp_path).training(training_key(config)).root
+    endings = {path.suffix for path in folder.rglob("*") if path.is_file()}
+    assert endings <= {".safetensors", ".json", ".jsonl", ".yaml", ".parquet", ".txt", ".md", ""}
+    tensors = load_file(folder / "checkpoints" / "step_4" / "tensors.safetensors")
+    trained = [name for name in tensors if name.startswith("/state_dict")]
+    assert trained
+    assert all("lora_" in name for name in trained)
+    moments = [name for name in tensors if "exp_avg" in name]
+    assert len(moments) == 2 * len(trained)
