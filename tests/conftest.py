@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+
+# Two workers share two cores; a thread each also makes results repeat. Before torch is imported.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 import subprocess
 import sys
 from collections.abc import Callable

@@ -42,7 +42,9 @@ class Silent:
 
 
 def spec_of(base: Any, candidates: dict[str, list[Any]], **changes: Any) -> StudySpec:
-    space = SearchSpace.model_validate({"HPARAM_CANDIDATES": candidates, "replicates_of_default": 2})
+    space = SearchSpace.model_validate(
+        {"HPARAM_CANDIDATES": candidates, "replicates_of_default": 2}
+    )
     return StudySpec(name="study", space=space, base=base, **changes)
 
 
@@ -74,7 +76,9 @@ def test_a_study_records_every_trial_once_and_can_be_asked_again(
     assert events.count("proposed") == events.count("completed") == 4
 
 
-def test_the_best_configuration_is_a_file_that_can_be_run(small_config: Any, tmp_path: Path) -> None:
+def test_the_best_configuration_is_a_file_that_can_be_run(
+    small_config: Any, tmp_path: Path
+) -> None:
     root = ResultsRoot(tmp_path)
     spec = spec_of(small_config("max_steps=4"), {"lora_r": [4]}, focus=Focus.SPELLING)
     records = run_study(spec, root, Silent())
@@ -112,7 +116,9 @@ def test_focus_changes_weights_and_what_ranks(small_config: Any, tmp_path: Path)
     assert len(list(root.trainings.iterdir())) == 3 + 1
 
 
-def test_a_failing_trial_is_recorded_and_the_study_goes_on(small_config: Any, tmp_path: Path) -> None:
+def test_a_failing_trial_is_recorded_and_the_study_goes_on(
+    small_config: Any, tmp_path: Path
+) -> None:
     root = ResultsRoot(tmp_path)
     base = small_config("max_steps=4")
     spec = spec_of(base, {"target_modules": [["no_such_proj"]], "lora_r": [4]})
@@ -183,7 +189,9 @@ def test_a_killed_driver_loses_nothing(tmp_path: Path, small_config: Any) -> Non
         progress_seen = time.monotonic() + 120
         while process.poll() is None and time.monotonic() < progress_seen:
             records = list(killed.data.glob("space/trials/*/record.json"))
-            steps = sum(len(p.read_text().splitlines()) for p in killed.trainings.glob("*/progress.jsonl"))
+            steps = sum(
+                len(p.read_text().splitlines()) for p in killed.trainings.glob("*/progress.jsonl")
+            )
             if len(records) >= num_finished and steps >= 2 * num_finished + 2:
                 break
             time.sleep(0.005)

@@ -62,7 +62,7 @@ def start_python(code: str, *arguments: object) -> subprocess.Popen[str]:
 
 
 @given(content=st.binary(max_size=5000) | st.text(max_size=500))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_a_file_holds_exactly_what_was_written_last(
     tmp_path_factory: pytest.TempPathFactory, content: str | bytes
 ) -> None:
@@ -324,7 +324,7 @@ def test_every_damaged_byte_of_a_middle_line_is_found_or_changes_its_value_alone
     records=st.lists(st.dictionaries(st.text(max_size=5), JSON_VALUES, max_size=3), max_size=5),
     rewritten=st.lists(st.dictionaries(st.text(max_size=5), JSON_VALUES, max_size=3), max_size=3),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_lines_come_back_in_order(
     tmp_path_factory: pytest.TempPathFactory, records: list[dict], rewritten: list[dict]
 ) -> None:

@@ -54,7 +54,7 @@ def test_an_accuracy_is_clustered_by_word() -> None:
 
 
 def test_no_rows_have_no_accuracy() -> None:
-    with pytest.raises(ValueError, match="at least 1 item"):
+    with pytest.raises(ValueError, match="at least 2 words, got 0"):
         measures.accuracy(predictions([]))
 
 

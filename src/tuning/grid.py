@@ -6,7 +6,7 @@ varied, and how often the default is repeated with fresh seeds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -101,13 +101,14 @@ def load_space(name_or_path: str) -> SearchSpace:
             for e in error.errors()
         )
         raise ConfigError("\n".join(lines)) from error
+    broken = []
     for name, values in space.candidates.items():
         if name not in FLAT_NAMES:
-            raise ConfigError(
-                f"{path}: {name}: no such hyperparameter; {nearest(name, FLAT_NAMES)}"
-            )
-        if not values:
-            raise ConfigError(f"{path}: {name}: needs at least one candidate")
+            broken.append(f"{path}: {name}: no such hyperparameter; {nearest(name, FLAT_NAMES)}")
+        elif not values:
+            broken.append(f"{path}: {name}: needs at least one candidate")
+    if broken:
+        raise ConfigError("\n".join(broken))
     return space
 
 
@@ -135,12 +136,12 @@ def proposals(
     Raises:
         ConfigError: A candidate breaks a law of its field; all such are reported together.
     """
-    points: list[tuple[dict[str, Any], int]] = [
-        ({}, first_seed + i) for i in range(space.replicates_of_default)
-    ]
-    points += [(point, first_seed) for point in _variations(space, base)]
-    made, broken = [], []
-    for index, (parameters, seed) in enumerate(points):
+    points, broken = _variations(space, base)
+    seeds = range(first_seed, first_seed + space.replicates_of_default)
+    planned: list[tuple[dict[str, Any], int]] = [({}, seed) for seed in seeds]
+    planned += [(point, first_seed) for point in points]
+    made = []
+    for index, (parameters, seed) in enumerate(planned):
         try:
             config = step_scaled(with_parameters(base, parameters), step_scale)
         except ConfigError as error:
@@ -161,14 +162,26 @@ def proposals(
     return made
 
 
-def _variations(space: SearchSpace, base: ExperimentConfig) -> list[dict[str, Any]]:
+def _variations(
+    space: SearchSpace, base: ExperimentConfig
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return the points that differ from the default, as validated values, and what broke a law.
+
+    Values are compared after validation: 1e-4, which YAML takes for text, is 0.0001.
+    """
     raw = base.model_dump(mode="json")
-    points = []
+    points: list[dict[str, Any]] = []
+    broken = []
     for name, values in space.candidates.items():
         section, key = FLAT_NAMES[name].split(".")
-        points += [{name: value} for value in _unique(values) if value != raw[section][key]]
-    return points
-
-
-def _unique(values: Sequence[Any]) -> list[Any]:
-    return [value for i, value in enumerate(values) if value not in values[:i]]
+        seen = [raw[section][key]]
+        for value in values:
+            try:
+                varied = with_parameters(base, {name: value}).model_dump(mode="json")
+            except ConfigError as error:
+                broken.append(str(error))
+                continue
+            if varied[section][key] not in seen:
+                seen.append(varied[section][key])
+                points.append({name: varied[section][key]})
+    return points, broken

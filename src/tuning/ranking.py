@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tuning.statistics import Interval, interval_from_spread
+from tuning.statistics import Interval, holm, interval_from_spread, t_p_value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,44 +56,77 @@ class Ranked:
     ties_with_best: bool
     """Not distinguishable from the best: seeds alone make differences as large."""
     beats_default: bool
+    """Better than the default at level .05 when all configurations are tested at once (Holm)."""
 
 
 def rank(contenders: Sequence[Contender]) -> list[Ranked]:
     """Rank configurations by their mean objective, best first.
 
     The spread between seeds is estimated on the default configuration, which is repeated, and used
-    for the others too. The default is always a contender.
+    for the others too.
 
     Args:
         contenders: One entry a configuration.
     """
     ordered = sorted(contenders, key=lambda c: (-c.mean, not c.is_default, c.label))
     default = next((c for c in ordered if c.is_default), None)
-    repeated = default is not None and len(default.objectives) >= 2
-    spread = statistics.stdev(default.objectives) if default and repeated else None
-    freedom = len(default.objectives) - 1 if default else 0
-
-    def difference(a: Contender, b: Contender) -> Interval | None:
-        if spread is None:
-            return None
-        runs = 1 / (1 / len(a.objectives) + 1 / len(b.objectives))
-        return interval_from_spread(a.mean - b.mean, spread, runs, freedom)
-
-    ranked = []
-    for place, contender in enumerate(ordered, start=1):
-        to_best = difference(ordered[0], contender)
-        to_default = difference(contender, default) if default else None
-        ranked.append(
-            Ranked(
-                rank=place,
-                contender=contender,
-                interval=None
-                if spread is None
-                else interval_from_spread(
-                    contender.mean, spread, len(contender.objectives), freedom
-                ),
-                ties_with_best=to_best is None or to_best.low <= 0,
-                beats_default=to_default is not None and to_default.low > 0,
-            )
+    spread = _Spread.of(default)
+    beating = _beating(ordered, default, spread)
+    return [
+        Ranked(
+            rank=place,
+            contender=contender,
+            interval=spread.interval(contender) if spread else None,
+            ties_with_best=spread is None or spread.difference(ordered[0], contender).low <= 0,
+            beats_default=contender in beating,
         )
-    return ranked
+        for place, contender in enumerate(ordered, start=1)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Spread:
+    """Standard deviation between runs that differ in the seed alone."""
+
+    value: float
+    freedom: int
+
+    @classmethod
+    def of(cls, default: Contender | None) -> _Spread | None:
+        """Estimate it on the repeated default; None if it was not repeated or never varied."""
+        if default is None or len(default.objectives) < 2:
+            return None
+        value = statistics.stdev(default.objectives)
+        return cls(value, len(default.objectives) - 1) if value > 0 else None
+
+    def interval(self, contender: Contender) -> Interval:
+        """Return the interval of a contender's mean."""
+        runs = len(contender.objectives)
+        return interval_from_spread(contender.mean, self.value, runs, self.freedom)
+
+    def difference(self, a: Contender, b: Contender) -> Interval:
+        """Return the interval of the difference of two means."""
+        return interval_from_spread(a.mean - b.mean, self.value, _runs(a, b), self.freedom)
+
+    def p_value(self, a: Contender, b: Contender) -> float:
+        """Return the two-sided p of the difference of two means."""
+        return t_p_value(a.mean - b.mean, self.value, _runs(a, b), self.freedom)
+
+
+def _runs(a: Contender, b: Contender) -> float:
+    return 1 / (1 / len(a.objectives) + 1 / len(b.objectives))
+
+
+def _beating(
+    contenders: Sequence[Contender], default: Contender | None, spread: _Spread | None
+) -> list[Contender]:
+    """Return those better than the default when all of them are tested at once (Holm)."""
+    if default is None or spread is None:
+        return []
+    others = [c for c in contenders if not c.is_default]
+    rejected = holm([spread.p_value(other, default) for other in others])
+    return [
+        c
+        for c, is_other in zip(others, rejected, strict=True)
+        if is_other and c.mean > default.mean
+    ]

@@ -104,6 +104,7 @@ def write_record(folder: TrialFolder, record: TrialRecord) -> None:
     Raises:
         ResultsError: The disk refuses.
     """
+    folder.results.unlink(missing_ok=True)
     if record.result.status is TrialStatus.COMPLETED:
         metrics = record.result.metrics
         old_names = {

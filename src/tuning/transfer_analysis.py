@@ -339,13 +339,15 @@ def _ranking_sentence(
     ties = sum(row.ties_with_best for row in analysis.configurations) - 1
     ranked_by = f"Ranked by {analysis.focus_says}"
     if best.low is None:
-        return f"{ranked_by}; nothing was repeated, so the ranking cannot be told from noise."
+        return f"{ranked_by}; no spread over seeds is known, so this cannot be told from noise."
     if not any(row.beats_default for row in analysis.configurations):
         beats = "no configuration beats the default"
     else:
         winners = sum(row.beats_default for row in analysis.configurations)
         beats = f"{winners} of {len(analysis.configurations) - 1} others beat the default"
-    spread = (
-        f"judged by the spread over {default.num_seeds} seeds of the default" if default else ""
+    seeds = f"the spread over {default.num_seeds} seeds of the default" if default else "no spread"
+    tests = len(analysis.configurations) - 1
+    return (
+        f"{ranked_by}, {beats} (judged by {seeds}, Holm over {tests} comparisons); "
+        f"{ties} cannot be told from the best."
     )
-    return f"{ranked_by}, {beats}, {spread}; {ties} cannot be told from the best."

@@ -39,9 +39,17 @@ MISTAKES: dict[str, tuple[str | bytes | None, tuple[str, ...], tuple[str, ...]]]
     "binary": (b"\xff\xfe\x00\x01", (), ("cannot be read",)),
     "no name": ("{}", (), ("experiment_name",)),
     "unknown section": ("experiment_name: a\nlora: {}\n", (), ("lora", "lora_config")),
-    "unknown key": ("experiment_name: a\nlora_config: {rr: 4}\n", (), ("lora_config.rr", "did you mean r")),
+    "unknown key": (
+        "experiment_name: a\nlora_config: {rr: 4}\n",
+        (),
+        ("lora_config.rr", "did you mean r"),
+    ),
     "range": ("experiment_name: a\nlora_config: {r: 0}\n", (), ("lora_config.r", "got 0")),
-    "a truth for a number": ("experiment_name: a\nlora_config: {r: true}\n", (), ("lora_config.r",)),
+    "a truth for a number": (
+        "experiment_name: a\nlora_config: {r: true}\n",
+        (),
+        ("lora_config.r",),
+    ),
     "warm-up": (
         "experiment_name: a\ntraining_config: {max_steps: 5}\n",
         (),
@@ -61,7 +69,11 @@ MISTAKES: dict[str, tuple[str | bytes | None, tuple[str, ...], tuple[str, ...]]]
     "unreachable model": ("experiment_name: a\n", (), ("Qwen/Qwen3-4B", "models=tiny")),
     "bad override": ("experiment_name: a\n", ("lora_r",), ("key=value",)),
     "unknown override": ("experiment_name: a\n", ("lora_q=3",), ("lora_q", "did you mean lora_r")),
-    "unknown group": ("experiment_name: a\n", ("models=tinny",), ("models=tinny", "did you mean tiny")),
+    "unknown group": (
+        "experiment_name: a\n",
+        ("models=tinny",),
+        ("models=tinny", "did you mean tiny"),
+    ),
     "group as path": ("experiment_name: a\n", ("models=../x",), ("models", "../x")),
     "step scale": ("experiment_name: a\n", ("--step-scale", "0"), ("(0, 1]", "got 0")),
     "english only": (
@@ -127,7 +139,9 @@ def test_an_unwritable_results_folder_is_one_clear_line(
     run_program: Any, tmp_path: Path, config_file: Path
 ) -> None:
     (tmp_path / "file").write_text("in the way")
-    done = run_program("trial", "--config", str(config_file), "--results-dir", str(tmp_path / "file"))
+    done = run_program(
+        "trial", "--config", str(config_file), "--results-dir", str(tmp_path / "file")
+    )
     assert_one_clear_line(done, "cannot write", "file")
 
 

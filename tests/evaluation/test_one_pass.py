@@ -55,7 +55,9 @@ def test_strict_reading_is_greedy_decoding_by_definition(disturbed: Bench) -> No
     for i in range(0, len(predictions), 23):
         item = disturbed.suite.items[i]
         encoded = tokenizer.encode_items([item])[0]
-        answer = tokenizer.decode(greedy_by_hand(disturbed, encoded.prompt, len(encoded.answer) + 3))
+        answer = tokenizer.decode(
+            greedy_by_hand(disturbed, encoded.prompt, len(encoded.answer) + 3)
+        )
         assert predictions["strict_correct"][i] == (answer == item.answer), item
 
 
@@ -104,7 +106,10 @@ def test_a_wrong_token_that_may_still_spell_the_answer_is_decoded(bench: Bench) 
 
 def test_choice_is_the_likeliest_of_the_tasks_own_answers(bench: Bench) -> None:
     predictions = bench.scorer.score(bench.suite)
-    for task, choices in ((Task.POSITION, "abcdefghijklmnopqrstuvwxyz"), (Task.COUNT, "0123456789")):
+    for task, choices in (
+        (Task.POSITION, "abcdefghijklmnopqrstuvwxyz"),
+        (Task.COUNT, "0123456789"),
+    ):
         rows = predictions[predictions["task"] == task.value]
         row = rows.iloc[7]
         item = bench.suite.items[rows.index[7]]

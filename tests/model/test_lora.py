@@ -67,9 +67,7 @@ def test_a_new_adapter_changes_nothing_and_depends_on_its_seed() -> None:
         with fresh_adapter(base, LoraConfig(), seed) as adapted:
             adapted.eval()
             assert torch.equal(logits(adapted), expected)
-            first.append(
-                next(p.clone() for n, p in adapted.named_parameters() if "lora_A" in n)
-            )
+            first.append(next(p.clone() for n, p in adapted.named_parameters() if "lora_A" in n))
     assert torch.equal(first[0], first[1])
     assert not torch.equal(first[0], first[2])
 

@@ -116,7 +116,6 @@ def test_too_few_words_are_refused() -> None:
         )
 
 
-@pytest.mark.xfail(strict=True, reason="fault in src: a suite without a count item is not refused")
 def test_a_suite_that_leaves_a_task_without_items_is_refused(asked: tuple[str, ...]) -> None:
     with pytest.raises(SuiteError):
         build_suite(asked[:12], 12, count_tokens)

@@ -24,10 +24,10 @@ from tuning.evaluation.bench import load_bench
 from tuning.model.lora import fresh_adapter
 from tuning.model.machine import quiet_libraries
 from tuning.paths import ResultsRoot
-from tuning.trial import TrialRequest, run_trial
 from tuning.training.datamodule import SpellingData
 from tuning.training.module import SpellingModule
 from tuning.training.run import batches_of
+from tuning.trial import TrialRequest, run_trial
 
 
 def run(config: Any, root: Path, name: str = "t") -> Any:
@@ -80,10 +80,14 @@ def gradient_of_first_step(config: Any) -> dict[str, torch.Tensor]:
     return seen.found
 
 
-def test_gradient_does_not_depend_on_how_a_step_is_cut_into_micro_batches(small_config: Any) -> None:
+def test_gradient_does_not_depend_on_how_a_step_is_cut_into_micro_batches(
+    small_config: Any,
+) -> None:
     def gradient(batch: int, accumulation: int) -> dict[str, torch.Tensor]:
         return gradient_of_first_step(
-            small_config("lora_dropout=0", f"batch_size={batch}", f"grad_accum_steps={accumulation}")
+            small_config(
+                "lora_dropout=0", f"batch_size={batch}", f"grad_accum_steps={accumulation}"
+            )
         )
 
     whole, cut, fine = gradient(32, 1), gradient(8, 4), gradient(4, 8)
@@ -93,7 +97,9 @@ def test_gradient_does_not_depend_on_how_a_step_is_cut_into_micro_batches(small_
         torch.testing.assert_close(fine[name], expected, rtol=0, atol=1e-12)
 
 
-def test_same_configuration_gives_the_same_result_section(small_config: Any, tmp_path: Path) -> None:
+def test_same_configuration_gives_the_same_result_section(
+    small_config: Any, tmp_path: Path
+) -> None:
     config = small_config()
     first, second = run(config, tmp_path / "a"), run(config, tmp_path / "b")
     assert dataclasses.asdict(first.result) == dataclasses.asdict(second.result)

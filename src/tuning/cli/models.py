@@ -19,7 +19,7 @@ def list_models() -> None:
 
     Example: tuning models list
     """
-    from tuning.model.base import HUB_IDS
+    from tuning.config import HUB_IDS
     from tuning.model.tiny import tiny_card
 
     size = f"{int(str(tiny_card()['num_parameters'])) / 1e6:.2f} M parameters"

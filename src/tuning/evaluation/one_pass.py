@@ -28,8 +28,9 @@ from tuning.tasks.suite import Suite, choices_of
 
 # Shapes: B rows, T tokens, A answer tokens of the batch (all rows), D hidden, V vocabulary.
 
-BATCH_TOKENS = 16_384
-"""Tokens of a batch, padding included."""
+BATCH_TOKENS = 4_096
+"""Tokens of a batch, padding included. On a processor 2,048 to 4,096 pass 1.7 times faster than
+16,384, which leave its caches."""
 HEAD_ELEMENTS = 2**25
 """Logits held at once."""
 MARGIN_FACTOR = 10

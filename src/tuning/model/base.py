@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tuning.config import HUB_IDS
 from tuning.errors import ModelError, nearest
 from tuning.files import sha256_of_file, sha256_of_json
 from tuning.model import tiny
@@ -17,11 +18,6 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-HUB_IDS = {
-    "smollm2-135m": "HuggingFaceTB/SmolLM2-135M-Instruct",
-    "qwen3-0.6b": "Qwen/Qwen3-0.6B",
-    "qwen3-4b": "Qwen/Qwen3-4B",
-}
 NAMES = ("tiny", *HUB_IDS)
 
 
@@ -119,7 +115,7 @@ def _on_device(network: PreTrainedModel) -> PreTrainedModel:
 def _located(name: str) -> str:
     if name in HUB_IDS:
         return HUB_IDS[name]
-    if "/" in name or Path(name).is_dir():
+    if name and ("/" in name or Path(name).is_dir()):
         return name
     raise ModelError(f"unknown model {name!r}; {nearest(name, NAMES)}")
 

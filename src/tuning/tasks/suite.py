@@ -67,6 +67,10 @@ def build_suite(words: Sequence[str], num_words: int, count_tokens: CountTokens)
     tokens = dict(zip(words, count_tokens(words), strict=True))
     asked = _thirds_by_band(words, num_words, tokens)
     counts = count.balanced_pairs(words, num_words, SUITE_SEED)
+    if not counts.pairs:
+        raise SuiteError(
+            f"no letter and length has words for every count among {len(words)} words; give more"
+        )
     items: list[Item] = []
     for word in asked:
         items += spelling.evaluation_items(word)

@@ -1,0 +1,77 @@
+"""Every command in README and guides runs, in the order of reading, in one folder."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from tuning.cli.main import app
+
+ROOT = Path(__file__).parents[1]
+PAGES = [
+    ROOT / "README.md",
+    *(
+        ROOT / "docs" / f"{name}.md"
+        for name in (
+            "hyperparameter_tuning",
+            "config_system",
+            "tuning_results",
+            "transfer_learning",
+            "lightning_studio_setup",
+            "qwen3_token_analysis",
+        )
+    ),
+]
+
+
+def commands(page: Path) -> list[str]:
+    blocks = re.findall(r"^```sh\n(.*?)^```", page.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+    return [line for block in blocks for line in block.splitlines() if line.strip()]
+
+
+ALL = list(dict.fromkeys(command for page in PAGES for command in commands(page)))
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("checkout")
+    shutil.copytree(ROOT / "configs", folder / "configs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        yield folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ALL)
+def test_command_of_a_page_runs(checkout: Path, command: str) -> None:
+    program, *arguments = shlex.split(command)
+    assert program == "tuning"
+    done = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert done.output.strip()
+
+
+def test_pages_have_commands() -> None:
+    assert len(ALL) >= 10
+
+
+@pytest.mark.parametrize(
+    "page", [*PAGES, *sorted((ROOT / "docs").rglob("*.md"))], ids=lambda p: p.name
+)
+def test_links_of_a_page_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\((?!http)([^)#]+)", page.read_text("utf-8")):
+        assert (page.parent / target).exists(), target
+
+
+def test_the_file_tree_of_the_readme_names_every_module() -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    tree = text[text.index("## Files") :]
+    for path in (ROOT / "src" / "tuning").rglob("*.py"):
+        if path.name not in ("__init__.py", "__main__.py") and path.parent.name != "cli":
+            assert path.name in tree, path

@@ -1,0 +1,95 @@
+"""The making of the embedded model: what it may see, and that the shipped one was made so."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+
+from tuning import files
+from tuning.config import embedded_weights_hash
+from tuning.errors import ModelError
+from tuning.model.base import load_base
+from tuning.model.tiny import choose_vocabulary, tiny_card, tiny_folder, tiny_tokenizer, tiny_words
+from tuning.tasks.splits import Split, split_words
+from tuning.tasks.words import benchmark_stems, is_word, keyed_rng, stems
+from tuning.training.pretrain_tiny import (
+    PretrainingSettings,
+    PretrainingWords,
+    every_template_filled,
+    pretrain,
+    pretraining_item,
+)
+
+
+def words_of_pretraining() -> PretrainingWords:
+    words = tiny_words()
+    return PretrainingWords(
+        words.pretraining, (*words.pretraining, *split_words(words.study)[Split.TRAIN])
+    )
+
+
+def test_pretraining_never_shows_a_held_out_or_a_benchmark_word() -> None:
+    words, rng = words_of_pretraining(), keyed_rng("test")
+    study = split_words(tiny_words().study)
+    held_out = {*study[Split.VALIDATION], *study[Split.TEST]}
+    shown = set()
+    for _ in range(60_000):
+        item = pretraining_item(words, rng)
+        text = f"{item.question} {item.answer}"
+        shown |= {w for w in text.replace(".", " ").replace("?", " ").split() if is_word(w)}
+    assert not shown & held_out
+    subjects = {pretraining_item(words, rng).word for _ in range(20_000)} - {""}
+    plain = [word for word in subjects if is_word(word)]
+    assert not set(stems(plain)) & benchmark_stems()
+
+
+def test_study_words_are_never_spelled_or_asked_in_pretraining() -> None:
+    words, rng = words_of_pretraining(), keyed_rng("test", 2)
+    study = set(tiny_words().study)
+    kinds: Counter[str] = Counter()
+    for _ in range(20_000):
+        item = pretraining_item(words, rng)
+        if item.word in study:
+            kinds[item.template.split("/")[0]] += 1
+    assert set(kinds) == {"join", "put", "first", "last", "contains", "repeat"}
+
+
+def test_the_shipped_words_and_tokens_are_those_that_the_rules_choose() -> None:
+    chosen = choose_vocabulary(every_template_filled())
+    assert chosen.words == tiny_words()
+    assert list(chosen.kept_ids) == tiny_card()["kept_ids"]
+
+
+def test_the_card_describes_the_shipped_weights() -> None:
+    card = tiny_card()
+    assert card["weights_sha256"] == embedded_weights_hash()
+    assert (tiny_folder() / "model.safetensors").stat().st_size < 10 * 2**20
+    base = load_base("tiny")
+    assert card["num_parameters"] == base.num_parameters
+    assert 1e6 < base.num_parameters < 4e6
+    assert base.network.config.model_type == "qwen3"
+    assert card["settings"] == {
+        name: getattr(PretrainingSettings(), name) for name in card["settings"]
+    }
+    assert tiny_tokenizer().vocab_size == base.network.config.vocab_size
+
+
+@pytest.mark.slow
+def test_pretraining_writes_a_model_that_loads_and_repeats(tmp_path: Path) -> None:
+    losses: dict[str, list[float]] = {"a": [], "b": []}
+    torch.set_num_threads(1)
+    settings = PretrainingSettings(num_steps=3, warmup_steps=1, batch_size=8)
+    for name, seen in losses.items():
+        pretrain(tmp_path / name, settings, lambda step, loss, seen=seen: seen.append(loss))
+    assert losses["a"] == losses["b"]
+    assert len(losses["a"]) == 3
+    assert files.sha256_of_file(tmp_path / "a" / "model.safetensors") == files.sha256_of_file(
+        tmp_path / "b" / "model.safetensors"
+    )
+    assert tiny_card(tmp_path / "a")["num_parameters"] > 1e6
+    (tmp_path / "b" / "model.safetensors").write_bytes(b"other")
+    with pytest.raises(ModelError, match=r"is not the file that card\.json describes"):
+        tiny_card(tmp_path / "b")
