@@ -236,3 +236,24 @@ def test_checkpoints_hold_no_pickle_and_no_frozen_weight(small_config: Any, tmp_
     assert all("lora_" in name for name in trained)
     moments = [name for name in tensors if "exp_avg" in name]
     assert len(moments) == 2 * len(trained)
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(1200)
+def test_200_steps_are_the_first_half_of_400(small_config: Any, tmp_path: Path) -> None:
+    """The law at the length and batch of the default configuration."""
+    shape = ("batch_size=8", "grad_accum_steps=4", "warmup_steps=20")
+    short = small_config("max_steps=200", "transfer_eval_frequency=30", *shape)
+    long = small_config("max_steps=400", "transfer_eval_frequency=70", *shape)
+    root = ResultsRoot(tmp_path / "long")
+    run_trial(
+        TrialRequest(
+            config=long,
+            folder=root.study("s").trial("t"),
+            trial_id="t",
+            budgets=frozenset({200, 400}),
+        ),
+        root,
+    )
+    run(short, tmp_path / "short")
+    assert_same_bits(adapter(short, tmp_path / "short", 200), adapter(long, tmp_path / "long", 200))
