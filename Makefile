@@ -39,7 +39,7 @@ $(VENV)/.dev: $(VENV)/bin/python pyproject.toml constraints.txt
 
 # Exact versions of everything that one environment holds; the local suffix of a CPU build of torch is left out.
 constraints: $(VENV)/.dev
-	$(BIN)/pip freeze --exclude-editable --exclude tuning | sed 's/+cpu$$//' > constraints.txt
+	{ echo "# Exact versions, made by make constraints. Every install uses them."; $(BIN)/pip freeze --exclude-editable --exclude tuning | sed "s/+cpu$$//"; } > constraints.new && mv constraints.new constraints.txt
 
 clean:
 	rm -rf $(VENV) results .pytest_cache .mypy_cache .ruff_cache .hypothesis
