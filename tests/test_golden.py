@@ -16,16 +16,14 @@ from tuning.config import TRAINING_VERSION, training_key
 from tuning.paths import ResultsRoot
 from tuning.trial import TrialRequest, run_trial
 
-GOLDEN_LOSSES: dict[int, dict[int, float]] = {1: {10: 0.0, 20: 0.0}}
+GOLDEN_LOSSES: dict[int, dict[int, float]] = {1: {10: 1.024324, 20: 0.342180}}
 """Loss by optimizer step, by training version."""
 
 
 def test_losses_are_those_of_this_training_version(small_config: Any, tmp_path: Path) -> None:
     config = small_config("max_steps=20", "transfer_eval_frequency=100")
     root = ResultsRoot(tmp_path)
-    run_trial(
-        TrialRequest(config=config, folder=root.study("s").trial("t"), trial_id="t"), root
-    )
+    run_trial(TrialRequest(config=config, folder=root.study("s").trial("t"), trial_id="t"), root)
     lines = files.read_json_lines(root.training(training_key(config)).progress)
     losses = {line["step"]: line["loss"] for line in lines if line["kind"] == "train"}
-    assert losses == pytest.approx(GOLDEN_LOSSES[TRAINING_VERSION], rel=1e-4)
+    assert losses == pytest.approx(GOLDEN_LOSSES[TRAINING_VERSION], rel=1e-3)

@@ -170,7 +170,7 @@ def _run_and_print(spec: StudySpec, root: ResultsRoot, *, quiet: bool, as_json: 
         return
     from tuning.cli import tables
 
-    tables.CONSOLE.print(tables.ranking_table(analysis))
+    tables.CONSOLE.print(tables.ranking_table(analysis, tables.CONSOLE.width))
     for sentence in analysis.verdict:
         tables.CONSOLE.print(f"- {sentence}")
     tables.CONSOLE.print(f"best configuration: {root.best_configs / f'{spec.name}_best.yaml'}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,8 @@ if TYPE_CHECKING:
     from tuning.measures import Accuracy, Gain, TaskResult
     from tuning.transfer_analysis import StudyAnalysis
 
-CONSOLE = Console(highlight=False)
+CONSOLE = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
+"""What is not a terminal has room for whole tables."""
 
 
 def percent(value: Accuracy | None) -> str:
@@ -70,27 +72,32 @@ def accuracy_table(results: Mapping[str, TaskResult], title: str) -> Table:
     return table
 
 
-def ranking_table(analysis: StudyAnalysis) -> Table:
-    """Return the ranking of a study."""
+WIDE = 120
+"""Columns of a terminal that has room for intervals in a ranking."""
+
+
+def ranking_table(analysis: StudyAnalysis, width: int) -> Table:
+    """Return the ranking of a study; in a narrow terminal without the intervals."""
     table = Table(title=f"Ranking by {analysis.focus_says}", title_justify="left")
-    table.add_column("configuration")
+    table.add_column("configuration", no_wrap=True)
     for name in ("seeds", "objective", *analysis.base, "tie"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for row in analysis.configurations:
-        interval = "" if row.low is None else f" [{row.low:.3f}, {row.high:.3f}]"
-        gains = (
-            f"{100 * g.gain:+.1f} [{100 * g.low:+.1f}, {100 * g.high:+.1f}]"
+        interval = f" [{row.low:.3f}, {row.high:.3f}]" if row.low is not None else ""
+        gains = [
+            (f"{100 * g.gain:+.1f}", f" [{100 * g.low:+.1f}, {100 * g.high:+.1f}]")
             for g in row.gains.values()
-        )
+        ]
         table.add_row(
             f"{row.rank}. {row.label}",
             str(row.num_seeds),
-            f"{row.objective:.3f}{interval}",
-            *gains,
+            f"{row.objective:.3f}{interval if width >= WIDE else ''}",
+            *(gain + (spread if width >= WIDE else "") for gain, spread in gains),
             "=" if row.ties_with_best else "",
         )
     table.caption = (
-        "Gains over the untouched model in points, 95 % intervals. "
+        "Gains over the untouched model in points, 95 % intervals in brackets (also in the report). "
         "= cannot be told from the best by the spread of the repeated default."
     )
+    table.caption_justify = "left"
     return table
