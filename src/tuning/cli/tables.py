@@ -96,7 +96,7 @@ def ranking_table(analysis: StudyAnalysis, width: int) -> Table:
             "=" if row.ties_with_best else "",
         )
     table.caption = (
-        "Gains over the untouched model in points, 95 % intervals in brackets (also in the report). "
+        "Gains over the untouched model in points; 95 % intervals in brackets and in the report. "
         "= cannot be told from the best by the spread of the repeated default."
     )
     table.caption_justify = "left"
