@@ -18,11 +18,12 @@ import yaml
 from tuning import files
 from tuning.config import load, training_key
 from tuning.errors import NotFoundError, ResultsError, UserError
-from tuning.executor import StudySpec, load_study, ranking, run_study
+from tuning.executor import run_study
 from tuning.grid import Proposal, SearchSpace
 from tuning.paths import ResultsRoot
 from tuning.records import TrialRecord, TrialStatus
 from tuning.scoring import Focus
+from tuning.study import StudySpec, load_study, ranking
 
 
 class Silent:

@@ -220,7 +220,7 @@ def test_a_broken_experiment_of_a_space_is_one_clear_error(tmp_path: Path) -> No
         base_experiment(load_space(name), "x", STAMP)
 
 
-def test_the_demo_space_makes_three_defaults_and_nine_variations_of_a_hundred_steps() -> None:
+def test_the_demo_space_makes_three_defaults_and_eight_variations_of_150_steps() -> None:
     demo = load_space("demo")
     base = base_experiment(demo, "demo", STAMP)
     made = proposals(demo, base, demo.step_scale, first_seed=0)
@@ -228,9 +228,9 @@ def test_the_demo_space_makes_three_defaults_and_nine_variations_of_a_hundred_st
     assert base.tokenizer_config.model_name == "tiny"
     assert [p.parameters for p in made[:3]] == [{}, {}, {}]
     assert len({p.seed for p in made[:3]}) == 3
-    assert len(made) == 12
+    assert len(made) == 11
     assert all(len(p.parameters) == 1 for p in made[3:])
-    assert made[0].config.training_config.max_steps == 100
+    assert made[0].config.training_config.max_steps == 150
 
 
 # --- every shipped file -----------------------------------------------------------------------

@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 
 from tuning import files, report, visualization
-from tuning.executor import StudySpec, log_event
+from tuning.executor import log_event
 from tuning.grid import SearchSpace
 from tuning.measures import Accuracy, Gain, TaskResult
 from tuning.paths import ResultsRoot
 from tuning.records import Execution, TrialRecord, TrialResult, TrialStatus, write_record
+from tuning.study import StudySpec
 from tuning.transfer_analysis import StudyAnalysis, analyze, write_analysis
 
 EXECUTION = Execution(

@@ -326,6 +326,7 @@ def test_zero_is_excluded_only_when_it_lies_outside(
     assert Interval(low, high).excludes_zero() is excludes
 
 
+@settings(max_examples=40)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
 def test_holm_is_that_of_statsmodels(p_values: list[float]) -> None:
     expected = multipletests(p_values, 0.05, method="holm")[0]

@@ -12,37 +12,15 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tuning import files
-from tuning.config import ExperimentConfig, to_yaml, training_key
-from tuning.errors import NotFoundError, ResultsError, UserError, nearest
-from tuning.grid import Proposal, SearchSpace, proposals
-from tuning.paths import RESERVED_STUDY_NAMES, ResultsRoot, StudyFolder
-from tuning.ranking import Contender, Ranked, rank
-from tuning.records import TrialRecord, TrialStatus, read_record
-from tuning.scoring import Focus
+from tuning.config import to_yaml, training_key
+from tuning.errors import ResultsError, UserError
+from tuning.grid import Proposal
+from tuning.paths import ResultsRoot, StudyFolder
+from tuning.records import TrialRecord, TrialStatus
+from tuning.study import StudySpec, finished_record, ranking, read_spec
 from tuning.trial import TrialRequest, record_failure, run_trial
-
-
-class StudySpec(BaseModel):
-    """What a study was asked to do; written once, and never changed by a later run."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
-
-    name: str
-    space: SearchSpace
-    base: ExperimentConfig
-    """The default configuration, steps not yet scaled."""
-    focus: Focus = Focus.BALANCED
-    step_scale: float = 1.0
-    seed: int = 0
-    max_failures: int = 5
-    """Failed trials that end the study."""
-
-    def proposals(self) -> list[Proposal]:
-        """Return the trials of the study, in order."""
-        return proposals(self.space, self.base, self.step_scale, self.seed)
 
 
 class Watcher(Protocol):
@@ -82,7 +60,7 @@ def run_study(spec: StudySpec, root: ResultsRoot, watcher: Watcher) -> list[Tria
         records: list[TrialRecord] = []
         for index, proposal in enumerate(planned, start=1):
             watcher.trial_started(proposal, index, len(planned))
-            record, was_there = _finished(folder, proposal), True
+            record, was_there = finished_record(folder, proposal), True
             if record is None:
                 record, was_there = _run(spec, folder, root, proposal, budgets, watcher), False
             records.append(record)
@@ -105,61 +83,6 @@ def _write_spec(folder: StudyFolder, spec: StudySpec) -> None:
                 f"study {spec.name} exists with another {name.replace('_', ' ')}; "
                 f"choose another --name, or remove {folder.root}"
             )
-
-
-def read_spec(folder: StudyFolder) -> StudySpec:
-    """Read what a study was asked to do.
-
-    Raises:
-        ResultsError: study.yaml is missing or damaged.
-    """
-    try:
-        return StudySpec.model_validate(yaml.safe_load(folder.spec.read_text("utf-8")))
-    except FileNotFoundError as error:
-        raise ResultsError(f"{folder.spec} is missing") from error
-    except (ValidationError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ResultsError(
-            f"{folder.spec} is damaged: {' '.join(str(error).split())[:200]}"
-        ) from error
-
-
-def existing_timestamp(root: ResultsRoot, name: str) -> str | None:
-    """Return the time stamp of a study that is there, so that running it again continues it."""
-    folder = root.study(name)
-    return read_spec(folder).base.timestamp if folder.spec.exists() else None
-
-
-def load_study(root: ResultsRoot, name: str) -> tuple[StudySpec, list[TrialRecord]]:
-    """Return a study and the records of its finished trials.
-
-    Raises:
-        NotFoundError: There is no such study.
-        ResultsError: A file of it is damaged.
-    """
-    folder = root.study(name)
-    if not folder.spec.exists():
-        raise NotFoundError(
-            f"study {name}: no such study in {root.data}; {nearest(name, study_names(root))}"
-        )
-    spec = read_spec(folder)
-    found = (_finished(folder, proposal) for proposal in spec.proposals())
-    return spec, [record for record in found if record is not None]
-
-
-def study_names(root: ResultsRoot) -> list[str]:
-    """Return the names of the studies below a results root."""
-    if not root.data.is_dir():
-        return []
-    return sorted(
-        p.parent.name
-        for p in root.data.glob("*/study.yaml")
-        if p.parent.name not in RESERVED_STUDY_NAMES
-    )
-
-
-def _finished(folder: StudyFolder, proposal: Proposal) -> TrialRecord | None:
-    path = folder.trial(proposal.trial_id).record
-    return read_record(path) if path.exists() else None
 
 
 def _budgets(planned: Sequence[Proposal]) -> dict[str, frozenset[int]]:
@@ -226,24 +149,6 @@ def log_event(folder: StudyFolder, event: str, **values: Any) -> None:
     """
     at = datetime.now(UTC).isoformat(timespec="seconds")
     files.append_json_line(folder.events, {"event": event, "at": at, **values})
-
-
-def ranking(spec: StudySpec, records: Sequence[TrialRecord]) -> list[Ranked]:
-    """Rank the completed configurations of a study by its focus, seeds taken together."""
-    groups: dict[str, list[TrialRecord]] = defaultdict(list)
-    for record in records:
-        if record.result.status is TrialStatus.COMPLETED:
-            groups[files.sha256_of_json(dict(record.parameters))].append(record)
-    return rank(
-        [
-            Contender(
-                parameters=group[0].parameters,
-                trial_ids=[r.trial_id for r in group],
-                objectives=[spec.focus.objective(r.result.metrics) for r in group],
-            )
-            for group in groups.values()
-        ]
-    )
 
 
 def save_best(spec: StudySpec, root: ResultsRoot, records: Sequence[TrialRecord]) -> None:

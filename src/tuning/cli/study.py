@@ -13,8 +13,8 @@ from tuning.cli import options
 from tuning.scoring import Focus
 
 if TYPE_CHECKING:
-    from tuning.executor import StudySpec
     from tuning.paths import ResultsRoot
+    from tuning.study import StudySpec
 
 app = typer.Typer(no_args_is_help=True, help="Search: run many trials, rank and compare them.")
 
@@ -85,8 +85,8 @@ def list_studies(
 
     Example: tuning study list
     """
-    from tuning.executor import load_study, study_names
     from tuning.paths import ResultsRoot
+    from tuning.study import load_study, study_names
 
     root = ResultsRoot(results_dir)
     rows = []
@@ -113,8 +113,8 @@ def _spec(
 
     from tuning.cli.trial import check_model
     from tuning.config import overridden
-    from tuning.executor import StudySpec, existing_timestamp
     from tuning.grid import base_experiment, load_space
+    from tuning.study import StudySpec, existing_timestamp
 
     space = load_space(space_name)
     now = datetime.now(UTC).strftime("%Y%m%d_%H%M%S")

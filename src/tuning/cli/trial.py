@@ -116,7 +116,6 @@ def _train_and_print(request: SingleRequest, config: ExperimentConfig, root: Res
     from tuning.config import training_identity
     from tuning.files import sha256_of_json
     from tuning.grid import Proposal
-    from tuning.trial import TrialRequest, run_trial
 
     identity = [training_identity(config), config.model_dump(mode="json", exclude={"timestamp"})]
     trial_id = f"single-{sha256_of_json(identity)[:8]}"
@@ -124,6 +123,8 @@ def _train_and_print(request: SingleRequest, config: ExperimentConfig, root: Res
     proposal = Proposal(
         trial_id=trial_id, parameters={}, seed=config.training_config.seed, config=config
     )
+    from tuning.trial import TrialRequest, run_trial
+
     with trial_progress(quiet=request.quiet) as progress:
         progress.trial_started(proposal, 1, 1)
         record = run_trial(

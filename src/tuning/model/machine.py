@@ -16,7 +16,9 @@ import torch
 
 
 def default_threads() -> int:
-    """Return the processor threads of a trial unless told: the cores it may use."""
+    """Return the threads of a trial unless told: OMP_NUM_THREADS, or the cores it may use."""
+    if os.environ.get("OMP_NUM_THREADS", "").isdigit():
+        return max(1, int(os.environ["OMP_NUM_THREADS"]))
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -20,6 +20,7 @@ from torch import Tensor
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from tuning import files
+from tuning.errors import ConfigError
 from tuning.model.tiny import FOREIGN_PHRASES, TinyVocabulary, choose_vocabulary
 from tuning.model.tokenizer import EncodedItem, TextTokenizer
 from tuning.qwen3_tokenizer import END_OF_TEXT_ID, TOKENIZER_SHA256, load_qwen3_tokenizer
@@ -48,6 +49,13 @@ class PretrainingSettings:
     seed: int = 0
     hidden_size: int = 128
     num_layers: int = 4
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.warmup_steps < self.num_steps:
+            raise ConfigError(
+                f"warm-up must take at least 2 steps and fewer than all {self.num_steps}, "
+                f"got {self.warmup_steps}"
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,116 @@
+"""A study as its folder holds it: what was asked, what has a record, who ranks where. No torch."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from tuning import files
+from tuning.config import ExperimentConfig
+from tuning.errors import NotFoundError, ResultsError, nearest
+from tuning.grid import Proposal, SearchSpace, proposals
+from tuning.paths import RESERVED_STUDY_NAMES, ResultsRoot, StudyFolder
+from tuning.ranking import Contender, Ranked, rank
+from tuning.records import TrialRecord, TrialStatus, read_record
+from tuning.scoring import Focus
+
+
+class StudySpec(BaseModel):
+    """What a study was asked to do; written once, and never changed by a later run."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    name: str
+    space: SearchSpace
+    base: ExperimentConfig
+    """The default configuration, steps not yet scaled."""
+    focus: Focus = Focus.BALANCED
+    step_scale: float = 1.0
+    seed: int = 0
+    max_failures: int = 5
+    """Failed trials that end the study."""
+
+    def proposals(self) -> list[Proposal]:
+        """Return the trials of the study, in order."""
+        return proposals(self.space, self.base, self.step_scale, self.seed)
+
+
+def read_spec(folder: StudyFolder) -> StudySpec:
+    """Read what a study was asked to do.
+
+    Raises:
+        ResultsError: study.yaml is missing or damaged.
+    """
+    try:
+        return StudySpec.model_validate(yaml.safe_load(folder.spec.read_text("utf-8")))
+    except FileNotFoundError as error:
+        raise ResultsError(f"{folder.spec} is missing") from error
+    except (ValidationError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ResultsError(
+            f"{folder.spec} is damaged: {' '.join(str(error).split())[:200]}"
+        ) from error
+
+
+def existing_timestamp(root: ResultsRoot, name: str) -> str | None:
+    """Return the time stamp of a study that is there, so that running it again continues it."""
+    folder = root.study(name)
+    return read_spec(folder).base.timestamp if folder.spec.exists() else None
+
+
+def load_study(root: ResultsRoot, name: str) -> tuple[StudySpec, list[TrialRecord]]:
+    """Return a study and the records of its finished trials.
+
+    Raises:
+        NotFoundError: There is no such study.
+        ResultsError: A file of it is damaged.
+    """
+    folder = root.study(name)
+    if not folder.spec.exists():
+        raise NotFoundError(
+            f"study {name}: no such study in {root.data}; {nearest(name, study_names(root))}"
+        )
+    spec = read_spec(folder)
+    found = (finished_record(folder, proposal) for proposal in spec.proposals())
+    return spec, [record for record in found if record is not None]
+
+
+def study_names(root: ResultsRoot) -> list[str]:
+    """Return the names of the studies below a results root."""
+    if not root.data.is_dir():
+        return []
+    return sorted(
+        p.parent.name
+        for p in root.data.glob("*/study.yaml")
+        if p.parent.name not in RESERVED_STUDY_NAMES
+    )
+
+
+def finished_record(folder: StudyFolder, proposal: Proposal) -> TrialRecord | None:
+    """Return the record of a trial that ended, or None.
+
+    Raises:
+        ResultsError: It is damaged.
+    """
+    path = folder.trial(proposal.trial_id).record
+    return read_record(path) if path.exists() else None
+
+
+def ranking(spec: StudySpec, records: Sequence[TrialRecord]) -> list[Ranked]:
+    """Rank the completed configurations of a study by its focus, seeds taken together."""
+    groups: dict[str, list[TrialRecord]] = defaultdict(list)
+    for record in records:
+        if record.result.status is TrialStatus.COMPLETED:
+            groups[files.sha256_of_json(dict(record.parameters))].append(record)
+    return rank(
+        [
+            Contender(
+                parameters=group[0].parameters,
+                trial_ids=[r.trial_id for r in group],
+                objectives=[spec.focus.objective(r.result.metrics) for r in group],
+            )
+            for group in groups.values()
+        ]
+    )
