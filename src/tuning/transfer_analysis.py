@@ -89,6 +89,8 @@ class StudyAnalysis:
     verdict: Sequence[str]
     base: Mapping[str, Accuracy]
     baselines: Mapping[str, float]
+    mix: Mapping[str, Mapping[str, int]]
+    """Items by task and template, band and stratum: what the plain means are taken over."""
     detectable: Mapping[str, float]
     """Smallest gain found with 80 % power by task, at the share of changed answers seen."""
     configurations: Sequence[ConfigurationSummary]
@@ -124,6 +126,7 @@ def analyze(root: ResultsRoot, name: str) -> StudyAnalysis:
         verdict=(),
         base={task: result.base for task, result in first.items()},
         baselines={task: result.baseline for task, result in first.items()},
+        mix=_mix(root, completed[0]) if completed else {},
         detectable={task: _detectable(result) for task, result in first.items()},
         configurations=rows,
         curves=[curve for r in completed if (curve := _curve(root, r, rows))],
@@ -201,6 +204,14 @@ def _gain_over_runs(task: Task, runs: Sequence[TrialRecord]) -> GainSummary:
         choice_high=choice_interval.high if choice_interval else None,
         over_seeds=True,
     )
+
+
+def _mix(root: ResultsRoot, record: TrialRecord) -> dict[str, dict[str, int]]:
+    """Return the mix that the evaluation stored; nothing if that folder is gone."""
+    folder = root.training(record.result.training_key)
+    scores = folder.evaluation(record.result.evaluation_key or "none") / "scores.json"
+    mix: dict[str, dict[str, int]] = files.read_json(scores)["mix"] if scores.is_file() else {}
+    return mix
 
 
 def _detectable(result: TaskResult) -> float:

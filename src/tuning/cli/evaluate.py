@@ -68,7 +68,16 @@ def evaluate(
         files.write_atomic(output, evaluated.tuned.to_parquet(index=False))
     if as_json:
         tasks = {task: dataclasses.asdict(r) for task, r in evaluated.results.items()}
-        typer.echo(json.dumps({"model": evaluated.says, "words": words.value, "tasks": tasks}))
+        typer.echo(
+            json.dumps(
+                {
+                    "model": evaluated.says,
+                    "words": words.value,
+                    "mix": evaluated.mix,
+                    "tasks": tasks,
+                }
+            )
+        )
         return
     from tuning.cli import tables
 
@@ -80,6 +89,7 @@ def evaluate(
         if adapter is None
         else tables.task_table(evaluated.results, title)
     )
+    tables.CONSOLE.print(tables.mix_text(evaluated.mix))
 
 
 def _certify(model: str, adapter: Path | None, count: int, *, as_json: bool) -> None:

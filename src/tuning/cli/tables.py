@@ -72,6 +72,15 @@ def accuracy_table(results: Mapping[str, TaskResult], title: str) -> Table:
     return table
 
 
+def mix_text(mix: Mapping[str, Mapping[str, int]]) -> str:
+    """Return what the plain means are taken over, a line a task."""
+    lines = (
+        f"  {task}: {', '.join(f'{name} {count}' for name, count in counts.items())}"
+        for task, counts in mix.items()
+    )
+    return "\n".join(["items by template, band and stratum:", *lines])
+
+
 WIDE = 120
 """Columns of a terminal that has room for intervals in a ranking."""
 

@@ -183,6 +183,8 @@ class Evaluated(NamedTuple):
     results: Mapping[str, measures.TaskResult]
     tuned: pd.DataFrame
     """Predictions; of the untouched model when there is no adapter."""
+    mix: Mapping[str, Mapping[str, int]]
+    """Items by task and template, band and stratum: what the plain means are taken over."""
 
 
 def evaluate_model(name: str, adapter: Path | None, word_set: str, num_words: int) -> Evaluated:
@@ -203,7 +205,8 @@ def evaluate_model(name: str, adapter: Path | None, word_set: str, num_words: in
     if adapter is not None:
         with stored_adapter(bench.base, adapter):
             after = bench.scorer.score(bench.suite)
-    return Evaluated(bench.base.says, measures.task_results(before, after, bench.baselines), after)
+    results = measures.task_results(before, after, bench.baselines)
+    return Evaluated(bench.base.says, results, after, bench.suite.mix())
 
 
 def _bench_on_words(name: str, word_set: str, num_words: int) -> Bench:
