@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -243,3 +245,29 @@ def test_help_loads_nothing_heavy(command: tuple[str, ...]) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "Example" in done.stdout
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path: Path, config_file: Path) -> None:
+    root = tmp_path / "results"
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "tuning", "trial", "--config", str(config_file)),
+            *("--results-dir", str(root), "max_steps=5000"),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while not list(root.glob("data/trainings/*/checkpoints/step_*")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert (
+        errors.strip().splitlines()[-1] == "tuning: stopped; run the same command again to continue"
+    )
+    assert "Traceback" not in errors
+    assert output == ""

@@ -110,9 +110,6 @@ def main() -> None:
         for line in str(error).splitlines():
             print(f"tuning: {line}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("tuning: stopped; run the same command again to continue", file=sys.stderr)
-        sys.exit(130)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)

@@ -81,7 +81,17 @@ def summary(record: TrialRecord) -> str:
 
 @contextlib.contextmanager
 def trial_progress(*, quiet: bool) -> Iterator[TrialProgress]:
-    """Show progress for the time of the block."""
+    """Show progress for the time of the block; if it is stopped by Ctrl-C, say how to go on."""
+    try:
+        with _drawn(quiet=quiet) as progress:
+            yield progress
+    except KeyboardInterrupt:
+        ERRORS.print("tuning: stopped; run the same command again to continue", highlight=False)
+        raise
+
+
+@contextlib.contextmanager
+def _drawn(*, quiet: bool) -> Iterator[TrialProgress]:
     if quiet or not sys.stderr.isatty():
         yield TrialProgress(None, quiet=quiet)
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import time
 from datetime import UTC, datetime
@@ -91,10 +92,23 @@ def train(
         else:
             trainer = _trainer(config, bench, folder, progress, budgets | {steps})
             checkpoint = str(folder.checkpoint(first)) if first else None
-            trainer.fit(module, SpellingData(batches), ckpt_path=checkpoint, weights_only=True)
+            _fit(trainer, module, SpellingData(batches), checkpoint)
     seconds = time.monotonic() - clock
     _note(folder, "end", step=steps, seconds=round(seconds, 3))
     return Trained(seconds, _trained_tokens(folder, steps))
+
+
+def _fit(
+    trainer: pl.Trainer, module: SpellingModule, data: SpellingData, checkpoint: str | None
+) -> None:
+    """Train; Ctrl-C stays what it is, where Lightning would end the process with code 1."""
+    try:
+        trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
+    except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            raise KeyboardInterrupt from stop
+        raise
 
 
 def _trainer(
