@@ -188,6 +188,8 @@ def test_the_report_is_honest_at_every_size(study: Any, results: list[TrialResul
     assert "no evidence about Qwen3-4B" in page or "Nothing here is evidence" in page
     if completed == 0:
         assert "nothing to conclude" in analysis.verdict[0]
+    elif len(results) == 5:
+        assert any("trials failed and are left out" in s for s in analysis.verdict)
     elif completed < 5:
         assert any(f"Only {completed} of 5" in s for s in analysis.verdict)
     if completed == 1:
@@ -278,3 +280,21 @@ def test_the_charts_draw_in_a_browser_without_a_network(study: Any, tmp_path: Pa
     assert dumped.stdout.count("<svg") >= 2
     assert "lora_r=4" in dumped.stdout
     assert "CONSOLE" not in dumped.stderr
+
+
+def test_an_interval_over_seeds_is_never_narrower_than_one_over_words(study: Any) -> None:
+    """Seeds that agree by chance say nothing about the sample of words."""
+    analysis, _ = page_of(study([result_of(FLAT), result_of(FLAT)]))
+    default = analysis.configurations[0]
+    assert default.num_seeds == 2
+    for gain_ in default.gains.values():
+        assert gain_.low <= -0.02
+        assert gain_.high >= 0.02
+
+
+def test_the_untouched_model_stands_beside_the_ranking(study: Any) -> None:
+    analysis, page = page_of(study(planted(result_of(FLAT))))
+    # All accuracies of the untouched model are 0.5: 0.5 * (0.5 + 0.5) + 0.2 * 0.5.
+    assert analysis.untouched_objective == pytest.approx(0.6)
+    assert "0.600" in page
+    assert any("untouched: 0.600" in s for s in analysis.verdict)

@@ -18,8 +18,8 @@ from tuning.config import to_yaml, training_key
 from tuning.errors import ResultsError, UserError
 from tuning.grid import Proposal
 from tuning.paths import ResultsRoot, StudyFolder
-from tuning.records import TrialRecord, TrialStatus
-from tuning.study import StudySpec, finished_record, ranking, read_spec
+from tuning.records import TrialRecord, TrialStatus, intact_record
+from tuning.study import StudySpec, ranking, read_spec
 from tuning.trial import TrialRequest, record_failure, run_trial
 
 
@@ -36,13 +36,16 @@ class Watcher(Protocol):
         """A trial ended, or was found finished."""
 
 
-def run_study(spec: StudySpec, root: ResultsRoot, watcher: Watcher) -> list[TrialRecord]:
+def run_study(
+    spec: StudySpec, root: ResultsRoot, watcher: Watcher, *, retry_failed: bool = False
+) -> list[TrialRecord]:
     """Run every trial of the study that has no record yet.
 
     Args:
         spec: What to do. A study of this name that was asked something else is left alone.
         root: All results hang off it.
         watcher: Told of everything.
+        retry_failed: Run trials again that failed before.
 
     Returns:
         The records of all trials, in the order of the trials.
@@ -60,8 +63,9 @@ def run_study(spec: StudySpec, root: ResultsRoot, watcher: Watcher) -> list[Tria
         records: list[TrialRecord] = []
         for index, proposal in enumerate(planned, start=1):
             watcher.trial_started(proposal, index, len(planned))
-            record, was_there = finished_record(folder, proposal), True
-            if record is None:
+            record = intact_record(folder.trial(proposal.trial_id).record)
+            was_there = True
+            if record is None or (retry_failed and record.result.status is TrialStatus.FAILED):
                 record, was_there = _run(spec, folder, root, proposal, budgets, watcher), False
             records.append(record)
             watcher.trial_finished(record, was_there=was_there)

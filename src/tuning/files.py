@@ -31,6 +31,7 @@ def readable_os_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         laws = {
+            errno.ENOENT: "its folder does not exist and cannot be made",
             errno.ENOSPC: "the disk is full",
             errno.EDQUOT: "the disk quota is used up",
             errno.EROFS: "the file system is read-only",
@@ -141,13 +142,17 @@ def read_json(path: Path) -> Any:
         ResultsError: The file is missing, or is not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except FileNotFoundError as error:
         raise ResultsError(f"{path} is missing") from error
     except OSError as error:
         raise ResultsError(f"cannot read {path}: {error.strerror}") from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ResultsError(f"{path} is damaged: {error}") from error
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def append_json_line(path: Path, value: Mapping[str, Any]) -> None:
@@ -196,8 +201,8 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
     records = []
     for number, line in enumerate(whole, start=1):
         try:
-            record = json.loads(line)
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            record = json.loads(line, parse_constant=_refuse_constant)
+        except (ValueError, RecursionError) as error:
             raise ResultsError(f"{path} line {number} is damaged: {error}") from error
         if not isinstance(record, dict):
             raise ResultsError(f"{path} line {number} is damaged: it is no mapping")

@@ -56,9 +56,9 @@ class SearchSpace(BaseModel):
     """Vary one hyperparameter, all others at the default."""
     candidates: Annotated[dict[str, list[Any]], Field(alias="HPARAM_CANDIDATES", min_length=1)]
     """Values of each hyperparameter; the default's own value is not tried twice."""
-    replicates_of_default: Annotated[int, Field(ge=1, le=100)] = 3
+    replicates_of_default: Annotated[int, Field(ge=1, le=100, strict=True)] = 3
     """Seeds that the default configuration is trained with; their spread is what one seed hides."""
-    step_scale: Annotated[float, Field(gt=0, le=1)] = 1.0
+    step_scale: Annotated[float, Field(gt=0, le=1, strict=True)] = 1.0
     """Multiplies max_steps, warmup_steps and eval_frequency."""
     experiment: dict[str, Any] = Field(default_factory=dict)
     """Sections and keys in which the varied experiment differs from the defaults."""
@@ -85,6 +85,8 @@ def load_space(name_or_path: str) -> SearchSpace:
     """
     path = Path(name_or_path)
     if path.suffix not in (".yaml", ".yml", ".json"):
+        if path.exists():
+            raise ConfigError(f"{path}: a space file must end in .yaml, .yml or .json")
         folder = shipped_config_dir() / "search_spaces"
         path = folder / f"{checked_name(name_or_path, 'space')}.yaml"
         if not path.is_file():

@@ -130,3 +130,11 @@ def read_record(path: Path) -> TrialRecord:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise ResultsError(f"{path} is damaged: {place}: {first['msg']}") from error
+
+
+def intact_record(path: Path) -> TrialRecord | None:
+    """Return a trial's record, or None when it is missing or damaged and must be made again."""
+    try:
+        return read_record(path)
+    except ResultsError:
+        return None

@@ -14,7 +14,7 @@ from tuning.transfer_analysis import StudyAnalysis, points
 
 CAPTIONS = {
     "gains": "Gain over the untouched model on the same items, best configuration first. Points: "
-    "mean over seeds. Bars: 95 % intervals, over seeds where there are several, else over words.",
+    "mean over seeds. Bars: 95 % intervals, over words, and over seeds where there are several.",
     "transfer": "Does a larger gain in spelling come with a larger gain elsewhere? Each "
     "configuration once for each transfer task, with 95 % intervals.",
     "curves": "Accuracy on a small set of words while training; step 0 is the untouched model.",

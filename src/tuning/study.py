@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from tuning import files
 from tuning.config import ExperimentConfig
@@ -48,7 +48,7 @@ def read_spec(folder: StudyFolder) -> StudySpec:
         return StudySpec.model_validate(yaml.safe_load(folder.spec.read_text("utf-8")))
     except FileNotFoundError as error:
         raise ResultsError(f"{folder.spec} is missing") from error
-    except (ValidationError, yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, OSError, ValueError, RecursionError) as error:
         raise ResultsError(
             f"{folder.spec} is damaged: {' '.join(str(error).split())[:200]}"
         ) from error

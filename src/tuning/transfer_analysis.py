@@ -6,18 +6,20 @@ Reads records alone; needs no model. `analyze` writes `analysis.json`, and the r
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tuning import files
-from tuning.measures import Accuracy, TaskResult
+from tuning.errors import ResultsError
+from tuning.measures import Accuracy, Gain, TaskResult
 from tuning.paths import ResultsRoot
 from tuning.ranking import Ranked
 from tuning.records import TrialRecord, TrialStatus
-from tuning.scoring import METRIC_PREFIX, calculate_transfer_score
-from tuning.statistics import detectable_gain, t_interval
+from tuning.scoring import METRIC_PREFIX, Focus, calculate_transfer_score
+from tuning.statistics import Interval, detectable_gain, t_interval
 from tuning.study import StudySpec, load_study, ranking
 from tuning.tasks.items import EVALUATED_TASKS, TRANSFER_TASKS, Task
 
@@ -33,7 +35,7 @@ class GainSummary:
     gain: float
     low: float
     high: float
-    """95 % interval: over seeds if there are several, else over words (this adapter alone)."""
+    """95 % interval: over seeds and words if there are several seeds, else over words alone."""
     choice_gain: float | None
     choice_low: float | None
     choice_high: float | None
@@ -83,6 +85,8 @@ class StudyAnalysis:
     focus_says: str
     weights: tuple[float, float]
     step_scale: float
+    untouched_objective: float | None
+    """What the untouched model itself would rank with."""
     num_planned: int
     num_completed: int
     num_failed: int
@@ -120,6 +124,7 @@ def analyze(root: ResultsRoot, name: str) -> StudyAnalysis:
         focus_says=spec.focus.says,
         weights=spec.focus.weights,
         step_scale=spec.step_scale,
+        untouched_objective=_untouched_objective(spec, first) if first else None,
         num_planned=len(spec.proposals()),
         num_completed=len(completed),
         num_failed=len(failed),
@@ -148,6 +153,13 @@ def write_analysis(root: ResultsRoot, analysis: StudyAnalysis) -> Path:
     path = root.transfer / f"{analysis.study}_analysis.json"
     files.write_json(path, dataclasses.asdict(analysis))
     return path
+
+
+def _untouched_objective(spec: StudySpec, tasks: Mapping[str, TaskResult]) -> float:
+    if spec.focus is not Focus.BALANCED:
+        return 0.0
+    spelling, position, count = (tasks[task.value].base.value for task in EVALUATED_TASKS)
+    return calculate_transfer_score(spelling, position, count, *spec.focus.weights)
 
 
 def _configuration(
@@ -192,8 +204,8 @@ def _gain_over_runs(task: Task, runs: Sequence[TrialRecord]) -> GainSummary:
             choice_high=choice.high if choice else None,
             over_seeds=False,
         )
-    low, high = t_interval(gains)
-    choice_interval = t_interval([c.value for c in choices]) if choices else None
+    low, high = _over_seeds_and_words([r.gain for r in results])
+    choice_interval = _over_seeds_and_words(choices) if choices else None
     return GainSummary(
         accuracy=accuracy,
         gain=sum(gains) / len(gains),
@@ -203,6 +215,22 @@ def _gain_over_runs(task: Task, runs: Sequence[TrialRecord]) -> GainSummary:
         choice_low=choice_interval.low if choice_interval else None,
         choice_high=choice_interval.high if choice_interval else None,
         over_seeds=True,
+    )
+
+
+def _over_seeds_and_words(gains: Sequence[Gain]) -> Interval:
+    """Return an interval for the mean gain of several seeds on the same words.
+
+    Seeds differ, and the words are a sample: both widths are added in quadrature. The width over
+    words is the mean of those of the single runs, which is at least that of their mean: the
+    interval errs on the wide side.
+    """
+    mean = sum(gain.value for gain in gains) / len(gains)
+    seeds = t_interval([gain.value for gain in gains])
+    below = sum(gain.value - gain.low for gain in gains) / len(gains)
+    above = sum(gain.high - gain.value for gain in gains) / len(gains)
+    return Interval(
+        mean - math.hypot(mean - seeds.low, below), mean + math.hypot(seeds.high - mean, above)
     )
 
 
@@ -223,7 +251,10 @@ def _detectable(result: TaskResult) -> float:
 def _curve(
     root: ResultsRoot, record: TrialRecord, rows: Sequence[ConfigurationSummary]
 ) -> Curve | None:
-    lines = files.read_json_lines(root.training(record.result.training_key).progress)
+    try:
+        lines = files.read_json_lines(root.training(record.result.training_key).progress)
+    except ResultsError:
+        return None
     on_the_way = sorted(
         (x for x in lines if x["kind"] == "evaluation" and x["step"] <= record.result.step),
         key=lambda x: int(x["step"]),
@@ -277,10 +308,15 @@ def verdict(analysis: StudyAnalysis) -> list[str]:
     sentences = [_transfer_sentence(best), _gains_sentence(analysis, best)]
     if default is not None and default is not best:
         sentences.append(_gains_sentence(analysis, default))
-    if analysis.num_completed < analysis.num_planned:
+    unfinished = analysis.num_planned - analysis.num_completed - analysis.num_failed
+    if unfinished:
         sentences.append(
             f"Only {analysis.num_completed} of {analysis.num_planned} trials have completed, "
             f"{analysis.num_failed} failed: all of this may change."
+        )
+    elif analysis.num_failed:
+        sentences.append(
+            f"{analysis.num_failed} of {analysis.num_planned} trials failed and are left out."
         )
     sentences.append(_ranking_sentence(analysis, best, default))
     sentences.append(
@@ -331,9 +367,11 @@ def _gains_sentence(analysis: StudyAnalysis, row: ConfigurationSummary) -> str:
     parts = []
     for task, gain in row.gains.items():
         interval = f"[{points(gain.low)}, {points(gain.high)}]"
-        parts.append(f"{task} {points(gain.gain)} {interval} (n = {analysis.base[task].num_items})")
+        base = analysis.base[task]
+        size = f"{base.num_items} items, {base.num_words} words"
+        parts.append(f"{task} {points(gain.gain)} {interval} ({size})")
     kind = (
-        f"mean of {row.num_seeds} seeds, intervals over seeds"
+        f"mean of {row.num_seeds} seeds, intervals over seeds and words"
         if row.gains[Task.SPELLING.value].over_seeds
         else "one seed, intervals over words: of this adapter, not of this configuration"
     )
@@ -348,7 +386,7 @@ def _ranking_sentence(
     analysis: StudyAnalysis, best: ConfigurationSummary, default: ConfigurationSummary | None
 ) -> str:
     ties = sum(row.ties_with_best for row in analysis.configurations) - 1
-    ranked_by = f"Ranked by {analysis.focus_says}"
+    ranked_by = f"Ranked by {analysis.focus_says} (untouched: {analysis.untouched_objective:.3f})"
     if best.low is None:
         return f"{ranked_by}; no spread over seeds is known, so this cannot be told from noise."
     if not any(row.beats_default for row in analysis.configurations):
@@ -359,6 +397,6 @@ def _ranking_sentence(
     seeds = f"the spread over {default.num_seeds} seeds of the default" if default else "no spread"
     tests = len(analysis.configurations) - 1
     return (
-        f"{ranked_by}, {beats} (judged by {seeds}, Holm over {tests} comparisons); "
+        f"{ranked_by}, {beats} (judged by {seeds}, Holm over {tests} comparison(s)); "
         f"{ties} cannot be told from the best."
     )

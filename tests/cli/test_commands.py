@@ -190,14 +190,22 @@ def test_single_mode_trains_a_file_and_prints_json(
 
 
 def test_single_mode_without_a_file_writes_one_first(run_program: Any, tmp_path: Path) -> None:
-    done = run_program("--name", "mine", "--gpu-tier", "t4", "--dry-run")
-    assert done.returncode == 0, done.stderr
+    done = run_program("--name", "mine", env={"HF_HUB_OFFLINE": "1"})
+    assert done.returncode == 2
+    assert "models=tiny" in done.stderr
     written = list((tmp_path / "configs" / "hyperparameters").glob("mine_*.yaml"))
     assert len(written) == 1
     config = yaml.safe_load(written[0].read_text())
-    assert config["lightning_config"]["gpu_tier"] == "t4"
     assert config["tokenizer_config"]["model_name"] == "Qwen/Qwen3-4B"
-    assert not (tmp_path / "results").exists()
+
+
+def test_a_dry_run_of_single_mode_prints_and_writes_nothing(
+    run_program: Any, tmp_path: Path
+) -> None:
+    done = run_program("--name", "mine", "--gpu-tier", "t4", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert yaml.safe_load(done.stdout)["lightning_config"]["gpu_tier"] == "t4"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_dry_run_prints_the_plan_and_writes_nothing(run_program: Any, tmp_path: Path) -> None:

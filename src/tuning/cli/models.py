@@ -10,7 +10,7 @@ import typer
 
 from tuning.cli import options
 
-app = typer.Typer(no_args_is_help=True, help="The base models.")
+app = typer.Typer(no_args_is_help=True, help="The base models.\n\nExample: tuning models list")
 
 
 @app.command("list")

@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     from tuning.paths import ResultsRoot
     from tuning.study import StudySpec
 
-app = typer.Typer(no_args_is_help=True, help="Search: run many trials, rank and compare them.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Search: run many trials, rank and compare them.\n\n"
+    "Example: tuning study run --space demo --dry-run",
+)
 
 DEMO = "demo"
 
@@ -34,6 +38,9 @@ def run(
     ] = None,
     seed: Annotated[int, typer.Option(help="First seed.", min=0)] = 0,
     max_failures: Annotated[int, typer.Option(help="Failed trials that end the study.", min=0)] = 5,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Run trials again that failed before.")
+    ] = False,
     dry_run: options.DryRun = False,
     quiet: options.Quiet = False,
     as_json: options.Json = False,
@@ -45,7 +52,7 @@ def run(
     """
     from tuning.paths import ResultsRoot
 
-    study_name = name or Path(space).stem
+    study_name = Path(space).stem if name is None else name
     spec = _spec(
         ResultsRoot(results_dir),
         study_name,
@@ -59,7 +66,8 @@ def run(
     if dry_run:
         _print_plan(spec, as_json=as_json)
         return
-    _run_and_print(spec, options.results_root(results_dir), quiet=quiet, as_json=as_json)
+    root = options.results_root(results_dir)
+    _run_and_print(spec, root, quiet=quiet, as_json=as_json, retry_failed=retry_failed)
 
 
 def demo(
@@ -112,7 +120,7 @@ def _spec(
     from datetime import UTC, datetime
 
     from tuning.cli.trial import check_model
-    from tuning.config import overridden
+    from tuning.config import overridden, step_scaled
     from tuning.grid import base_experiment, load_space
     from tuning.study import StudySpec, existing_timestamp
 
@@ -121,6 +129,7 @@ def _spec(
     base = base_experiment(space, name, existing_timestamp(root, name) or now)
     base = overridden(base, overrides)
     check_model(base)
+    step_scaled(base, space.step_scale if step_scale is None else step_scale)
     return StudySpec(
         name=name,
         space=space,
@@ -156,12 +165,14 @@ def _print_plan(spec: StudySpec, *, as_json: bool) -> None:
     )
 
 
-def _run_and_print(spec: StudySpec, root: ResultsRoot, *, quiet: bool, as_json: bool) -> None:
+def _run_and_print(
+    spec: StudySpec, root: ResultsRoot, *, quiet: bool, as_json: bool, retry_failed: bool = False
+) -> None:
     from tuning.cli.progress import trial_progress
     from tuning.executor import run_study
 
     with trial_progress(quiet=quiet) as progress:
-        run_study(spec, root, progress)
+        run_study(spec, root, progress, retry_failed=retry_failed)
     from tuning.cli.report import analyze_and_report
 
     analysis, path = analyze_and_report(root, spec.name)

@@ -106,6 +106,7 @@ def ranking_table(analysis: StudyAnalysis, width: int) -> Table:
         )
     table.caption = (
         "Gains over the untouched model in points; 95 % intervals in brackets and in the report. "
+        f"The untouched model: {analysis.untouched_objective or 0:.3f}. "
         "= cannot be told from the best by the spread of the repeated default."
     )
     table.caption_justify = "left"

@@ -10,7 +10,10 @@ import typer
 
 from tuning.cli import options
 
-app = typer.Typer(no_args_is_help=True, help="The items that models are trained on and asked.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="The items that models are trained on and asked.\n\nExample: tuning tasks preview -n 3",
+)
 
 
 @app.command("preview")

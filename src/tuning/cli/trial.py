@@ -97,17 +97,18 @@ def check_model(config: ExperimentConfig) -> None:
 
 
 def _configuration(request: SingleRequest) -> ExperimentConfig:
-    from tuning.config import create_experiment_config, load
+    from tuning.config import build, create_experiment_config, load, overridden, save
 
     if request.config is not None:
         return load(request.config, request.overrides)
+    if request.dry_run:
+        return overridden(build({"experiment_name": request.name}, "--name"), request.overrides)
     path = create_experiment_config(request.name, config_dir=request.config_dir)
+    config = load(path, request.overrides)
     if request.overrides:
-        from tuning.config import save
-
-        save(load(path, request.overrides), request.config_dir)
+        save(config, request.config_dir)
     typer.echo(f"wrote {path}", err=True)
-    return load(path)
+    return config
 
 
 def _train_and_print(request: SingleRequest, config: ExperimentConfig, root: ResultsRoot) -> None:

@@ -133,7 +133,11 @@ def _stored_evaluation(bench: Bench, folder: TrainingFolder, weights: str) -> Ev
     place = folder.evaluation(key)
     if not (place / SCORES).is_file():
         return None
-    return Evaluation(key, pd.read_parquet(place / PREDICTIONS), 0.0)
+    try:
+        return Evaluation(key, pd.read_parquet(place / PREDICTIONS), 0.0)
+    except (OSError, ValueError):
+        # Damaged predictions are made again: they are a function of weights that are still there.
+        return None
 
 
 def _evaluate(bench: Bench, folder: TrainingFolder, weights: str) -> Evaluation:

@@ -115,6 +115,8 @@ def _on_device(network: PreTrainedModel) -> PreTrainedModel:
 def _located(name: str) -> str:
     if name in HUB_IDS:
         return HUB_IDS[name]
+    if name.startswith((".", "/", "~")) and not (Path(name) / "config.json").is_file():
+        raise ModelError(f"{name!r} is no folder of a model: it holds no config.json")
     if name and ("/" in name or Path(name).is_dir()):
         return name
     raise ModelError(f"unknown model {name!r}; {nearest(name, NAMES)}")

@@ -88,6 +88,11 @@ def stored_adapter(base: BaseModel, folder: Path) -> Iterator[PeftModel]:
         reason = " ".join(str(error).split())[:300]
         raise ModelError(f"the adapter in {folder} does not fit {base.name}: {reason}") from error
     try:
+        for name, tensor in adapted.named_parameters():
+            if "lora_" in name and not bool(torch.isfinite(tensor).all()):
+                raise ModelError(
+                    f"the adapter in {folder} holds values that are no numbers: {name}"
+                )
         yield adapted
     finally:
         _take_off(adapted)

@@ -165,6 +165,8 @@ def _check_identity(
         files.write_json(folder.identity, identity)
         return
     stored = files.read_json(folder.identity)
+    if not isinstance(stored, dict):
+        raise ResultsError(f"{folder.identity} is damaged; remove {folder.root} to train anew")
     for name, value in identity.items():
         if stored.get(name) != value:
             raise ResultsError(
