@@ -265,6 +265,8 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path, config_file: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A run in the background inherits that SIGINT is ignored; a person at a terminal does not.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 120
     while not list(root.glob("data/trainings/*/checkpoints/step_*")):
