@@ -19,7 +19,6 @@ from tuning.tasks.items import EVALUATED_TASKS, TRANSFER_TASKS
 from tuning.transfer_analysis import StudyAnalysis
 
 TASK_COLOURS = {"spelling": "#0072B2", "position": "#D55E00", "count": "#009E73"}
-FONT = "system-ui, sans-serif"
 
 
 def gains_data(analysis: StudyAnalysis) -> pd.DataFrame:
