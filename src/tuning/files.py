@@ -9,15 +9,16 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import itertools
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from tuning.errors import ResultsError
+from tuning.errors import DataError, NotFoundError, ResultsError, nearest
 
 
 @contextlib.contextmanager
@@ -220,6 +221,33 @@ def write_json_lines(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
     write_atomic(path, "".join(lines))
 
 
+class WrittenLines(NamedTuple):
+    """What a file of JSON lines holds."""
+
+    num_lines: int
+    sha256: str
+
+
+def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> WrittenLines:
+    """Write JSON lines as they come, for files that may be larger than memory.
+
+    The caller publishes the folder when all of it is written.
+
+    Raises:
+        ResultsError: The disk refuses.
+    """
+    digest, num_lines = hashlib.sha256(), 0
+    with readable_os_errors(path), path.open("wb") as file:
+        for row in rows:
+            line = (json.dumps(row, ensure_ascii=False) + "\n").encode()
+            digest.update(line)
+            file.write(line)
+            num_lines += 1
+        file.flush()
+        os.fsync(file.fileno())
+    return WrittenLines(num_lines, digest.hexdigest())
+
+
 @contextlib.contextmanager
 def exclusive_lock(path: Path, holder: str) -> Iterator[None]:
     """Hold `path` by flock until the block ends or the process dies.
@@ -252,3 +280,34 @@ def sha256_of_json(value: Any) -> str:
     """Return the SHA-256 of the canonical JSON of `value`: sorted keys, no spaces, no NaN."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def numbered_lines(path: Path, max_bytes: int) -> Iterator[tuple[int, int, bytes]]:
+    """Yield number (from 1), offset and content of each line of a user's text file, streamed.
+
+    Raises:
+        NotFoundError: There is no such file.
+        DataError: It cannot be read, is binary, or a line is longer than `max_bytes`.
+    """
+    if not path.exists():
+        siblings = [p.name for p in path.parent.glob("*")] if path.parent.is_dir() else []
+        raise NotFoundError(f"{path}: no such file; {nearest(path.name, sorted(siblings)[:50])}")
+    if not path.is_file():
+        raise DataError(f"{path}: is no file")
+    offset = 0
+    try:
+        with path.open("rb") as file:
+            for number in itertools.count(1):
+                line = file.readline(max_bytes + 1)
+                if not line:
+                    return
+                if len(line) > max_bytes:
+                    raise DataError(
+                        f"{path}, line {number}: a line must have at most {max_bytes:,} bytes"
+                    )
+                if b"\x00" in line:
+                    raise DataError(f"{path}, line {number}: is binary, not text")
+                yield number, offset, line
+                offset += len(line)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error

@@ -5,6 +5,7 @@ Names become paths only after `checked_name`, so no name can leave its folder.
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,15 @@ def shipped_config_dir() -> Path:
     package = Path(__file__).parent
     installed = package / "configs" / "hyperparameters"
     return installed if installed.is_dir() else package.parents[1] / "configs" / "hyperparameters"
+
+
+def model_cache() -> Path:
+    """Return the folder of models that `tuning models fetch` made: TUNING_CACHE moves it."""
+    own = os.environ.get("TUNING_CACHE")
+    if own:
+        return Path(own).expanduser() / "models"
+    shared = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(shared).expanduser() / "tuning" / "models"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +101,10 @@ class TrainingFolder:
     def adapter(self, step: int) -> Path:
         """Return the adapter, in PEFT's format, after `step` optimizer steps."""
         return self.root / "adapters" / f"step_{step}"
+
+    def certificate(self, name: str) -> Path:
+        """Return the file of a proof that one pass is greedy decoding."""
+        return self.root / "certificates" / f"{checked_name(name, 'certificate')}.json"
 
     def evaluation(self, evaluation_key: str) -> Path:
         """Return the folder of one evaluation."""

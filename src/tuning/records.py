@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from tuning import files
 from tuning.errors import ResultsError
-from tuning.measures import TaskResult
+from tuning.measures import Accuracy, Drift, TaskResult
 from tuning.paths import TrialFolder
 from tuning.scoring import TRANSFER_SCORE
 
@@ -50,6 +50,16 @@ class TrialResult:
     """Accuracies, gains and scores by their public names."""
     tasks: Mapping[str, TaskResult] = field(default_factory=dict)
     """The same with intervals and baselines, by task."""
+    base_arms: Mapping[str, Mapping[str, Accuracy]] = field(default_factory=dict)
+    """The untouched model put otherwise: four_shot, oracle; by task."""
+    retention: Mapping[str, Drift] = field(default_factory=dict)
+    """Drift from the untouched model on `replay` and on `text`."""
+    num_decoded: int = 0
+    """Items of both models that were decoded freely."""
+    num_disagreements: int = 0
+    """Of these, items whose text gives another verdict than one pass."""
+    left_out_words: Mapping[str, int] = field(default_factory=dict)
+    """Words of the user's own list that were not trained on, by reason."""
     error_type: str | None = None
     error: str | None = None
 

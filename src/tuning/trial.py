@@ -15,8 +15,9 @@ from typing import Any
 
 from tuning import files, measures
 from tuning.config import ExperimentConfig, to_yaml, training_key, weights_key
-from tuning.evaluation.bench import evaluate_adapter, evaluate_base, load_bench
-from tuning.model.base import device_of
+from tuning.evaluation.bench import Bench, load_bench
+from tuning.evaluation.stored import evaluate_adapter, evaluate_base
+from tuning.model.base import device_of, encodable
 from tuning.model.machine import (
     default_threads,
     peak_memory_bytes,
@@ -27,8 +28,12 @@ from tuning.model.machine import (
 from tuning.paths import ResultsRoot, TrialFolder
 from tuning.records import Execution, TrialRecord, TrialResult, TrialStatus, write_record
 from tuning.scoring import OWN_WEIGHTS_SCORE, Weights
+from tuning.tasks.prompts import Prompting
+from tuning.tasks.splits import Split
+from tuning.tasks.stream import read_training_text
 from tuning.training.callbacks import OnProgress
 from tuning.training.run import train
+from tuning.training_data import TrainingData, training_data
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,15 +69,19 @@ def run_trial(
     """
     started, clock = _now(), time.monotonic()
     config = request.config
+    steps = config.training_config.max_steps
     files.write_atomic(request.folder.config, to_yaml(config))
     with quiet_libraries(), threads(config.training_config.num_threads):
         bench = load_bench(config)
+        data = _training_data(config, bench)
+        text = read_training_text(data.stream, steps * config.training_config.effective_batch_size)
         base = evaluate_base(bench, root)
+        base_arms = {p.value: evaluate_base(bench, root, p) for p in _base_promptings(config)}
         folder = root.training(training_key(config))
         with files.exclusive_lock(folder.lock, f"training {folder.root.name}"):
-            trained = train(config, bench, folder, request.budgets, on_progress)
-            tuned = evaluate_adapter(bench, folder, config.training_config.max_steps)
-    tasks = measures.task_results(base.predictions, tuned.predictions, bench.baselines)
+            trained = train(config, bench, data.stream, folder, request.budgets, on_progress)
+            tuned = evaluate_adapter(bench, folder.adapter(steps), folder, steps, text.words)
+    tasks = measures.task_results(base.predictions, tuned.predictions, bench.baseline_of)
     own_weights = Weights(
         config.transfer_config.position_task_weight, config.transfer_config.count_task_weight
     )
@@ -86,13 +95,21 @@ def run_trial(
             status=TrialStatus.COMPLETED,
             training_key=folder.root.name,
             weights_key=weights_key(config),
-            step=config.training_config.max_steps,
+            step=steps,
             model=bench.base.says,
             evaluation_key=tuned.key,
             base_key=bench.base.key,
             base_evaluation_key=base.key,
             metrics=metrics,
             tasks=tasks,
+            base_arms={
+                name: measures.accuracies(evaluation.predictions)
+                for name, evaluation in base_arms.items()
+            },
+            retention=tuned.retention,
+            num_decoded=base.num_decoded + tuned.num_decoded,
+            num_disagreements=base.num_disagreements + tuned.num_disagreements,
+            left_out_words=data.left_out,
         ),
         execution=Execution(
             started_at=started,
@@ -110,6 +127,23 @@ def run_trial(
     )
     write_record(request.folder, record)
     return record
+
+
+def _training_data(config: ExperimentConfig, bench: Bench) -> TrainingData:
+    tokenizer = bench.base.tokenizer
+    return training_data(
+        config,
+        bench.words[Split.TRAIN],
+        tokenizer.count_tokens,
+        lambda words: encodable(words, tokenizer),
+    )
+
+
+def _base_promptings(config: ExperimentConfig) -> list[Prompting]:
+    """Return the arms without training that the configuration asks for."""
+    sizes = config.evaluation_config
+    wanted = {Prompting.FOUR_SHOT: sizes.four_shot, Prompting.ORACLE: sizes.oracle}
+    return [prompting for prompting, is_wanted in wanted.items() if is_wanted]
 
 
 def record_failure(request: TrialRequest, error: Exception, started: str) -> TrialRecord:

@@ -12,9 +12,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tuning.cli import options
+from tuning.errors import ConfigError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from tuning.evaluation.certificate import Certificate
+    from tuning.evaluation.on_demand import Evaluated, Question
+    from tuning.paths import ResultsRoot
 
 
 class WordSet(StrEnum):
@@ -25,6 +30,14 @@ class WordSet(StrEnum):
     PRETRAINING = "pretraining"
 
 
+class Put(StrEnum):
+    """How items are put to the untouched model."""
+
+    ZERO_SHOT = "zero_shot"
+    FOUR_SHOT = "four_shot"
+    ORACLE = "oracle"
+
+
 def evaluate(
     model: options.ModelOption = "tiny",
     adapter: Annotated[
@@ -33,78 +46,181 @@ def evaluate(
     words: Annotated[
         WordSet, typer.Option(help="Held-out words, trained ones, or those tiny was pretrained on.")
     ] = WordSet.VALIDATION,
+    suite: Annotated[
+        Path | None,
+        typer.Option(help="Your own items instead: .jsonl, or .tsv in CUTE's layout."),
+    ] = None,
     num_words: Annotated[int, typer.Option(help="Words a task.", min=10, max=100_000)] = 1000,
+    num_generated: Annotated[
+        int, typer.Option(help="Items decoded freely, for the lenient reading.", min=0)
+    ] = 300,
+    prompting: Annotated[
+        Put, typer.Option(help="Put items with four examples, or with the spelling told.")
+    ] = Put.ZERO_SHOT,
+    strata: Annotated[
+        bool, typer.Option("--strata", help="Also show every stratum with its own baseline.")
+    ] = False,
     certify: Annotated[
         int | None,
         typer.Option(help="Compare this many one-pass decisions with real greedy decoding.", min=1),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(help="Write the predictions to this parquet file.")
+        Path | None, typer.Option(help="Also write the predictions here: .parquet, .csv, .jsonl.")
     ] = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
+    results_dir: options.ResultsDir = options.RESULTS_DIR,
 ) -> None:
     """Score a model on spelling, position and count; with an adapter, also the gain it brings.
 
-    Example: tuning evaluate --model tiny --certify 2000
+    Answers are kept in the results folder: the same question is not asked twice.
+
+    Examples: tuning evaluate --model tiny --certify 2000
+
+    tuning evaluate --suite items.jsonl --output predictions.csv
     """
-    from tuning.cli.progress import ERRORS
-    from tuning.model.base import check_name
+    from tuning.model.hub import check_name
 
     check_name(model)
-    from tuning.evaluation.bench import evaluate_model
-    from tuning.model.machine import quiet_libraries
-
-    with quiet_libraries():
-        if certify is not None:
-            _certify(model, adapter, certify, as_json=as_json)
-            return
-        show = ERRORS.status("scoring") if not quiet and ERRORS.is_terminal else nullcontext()
-        with show:
-            evaluated = evaluate_model(model, adapter, words.value, num_words)
-    if output is not None:
-        from tuning import files
-
-        files.write_atomic(output, evaluated.tuned.to_parquet(index=False))
-    if as_json:
-        tasks = {task: dataclasses.asdict(r) for task, r in evaluated.results.items()}
-        typer.echo(
-            json.dumps(
-                {
-                    "model": evaluated.says,
-                    "words": words.value,
-                    "mix": evaluated.mix,
-                    "tasks": tasks,
-                }
-            )
+    if adapter is not None and prompting is not Put.ZERO_SHOT:
+        raise ConfigError(
+            f"--prompting {prompting.value} is asked of the untouched model; leave out --adapter"
         )
-        return
+    if output is not None and output.suffix not in _WRITERS:
+        raise ConfigError(
+            f"--output must end in {', '.join(_WRITERS)}, got {output.suffix or str(output)!r}"
+        )
+    from tuning.cli.progress import ERRORS
+    from tuning.config import EvaluationConfig
+    from tuning.evaluation.on_demand import Question, evaluate_model
+    from tuning.model.machine import quiet_libraries, threads
+    from tuning.tasks.prompts import Prompting
+
+    sizes = EvaluationConfig(
+        num_words=num_words, num_monitor_words=3, num_generated_items=num_generated
+    )
+    question = Question(
+        model=model,
+        adapter=adapter,
+        words=words.value,
+        suite=suite,
+        prompting=Prompting(prompting.value),
+        sizes=sizes,
+    )
+    root = options.results_root(results_dir)
+    show = ERRORS.status("scoring") if not quiet and ERRORS.is_terminal else nullcontext()
+    with quiet_libraries(), threads(None), show:
+        if certify is not None:
+            _certify(question, root, certify, as_json=as_json)
+            return
+        evaluated = evaluate_model(question, root, with_strata=strata or as_json)
+    if output is not None:
+        _write(evaluated.predictions, output)
+    if as_json:
+        typer.echo(_as_json(question, evaluated))
+    else:
+        _print(question, evaluated)
+
+
+def _parquet(predictions: pd.DataFrame) -> bytes:
+    written: bytes = predictions.to_parquet(index=False)
+    return written
+
+
+def _csv(predictions: pd.DataFrame) -> str:
+    written: str = predictions.to_csv(index=False)
+    return written
+
+
+def _jsonl(predictions: pd.DataFrame) -> str:
+    written: str = predictions.to_json(orient="records", lines=True)
+    return written
+
+
+_WRITERS = {".parquet": _parquet, ".csv": _csv, ".jsonl": _jsonl}
+
+
+def _write(predictions: pd.DataFrame, output: Path) -> None:
+    from tuning import files
+
+    files.write_atomic(output, _WRITERS[output.suffix](predictions))
+
+
+def _as_json(question: Question, evaluated: Evaluated) -> str:
+    return json.dumps(
+        {
+            "model": evaluated.says,
+            "words": str(question.suite or question.words),
+            "prompting": question.prompting.value,
+            "mix": evaluated.mix,
+            "tasks": {task: dataclasses.asdict(r) for task, r in evaluated.results.items()},
+            "strata": [dataclasses.asdict(s) for s in evaluated.strata],
+            "retention": {name: dataclasses.asdict(d) for name, d in evaluated.retention.items()},
+            "num_decoded": evaluated.num_decoded,
+            "num_disagreements": evaluated.num_disagreements,
+            "predictions": str(evaluated.place / "predictions.parquet"),
+        }
+    )
+
+
+def _print(question: Question, evaluated: Evaluated) -> None:
     from tuning.cli import tables
 
-    title = (
-        f"{evaluated.says}, {words.value} words{'' if adapter is None else f', adapter {adapter}'}"
+    asked = str(question.suite) if question.suite else f"{question.words} words"
+    title = f"{evaluated.says}, {asked}, {question.prompting.value.replace('_', '-')}"
+    is_tuned = question.adapter is not None
+    if is_tuned:
+        title += f", adapter {question.adapter}"
+    show = tables.CONSOLE.print
+    show((tables.task_table if is_tuned else tables.accuracy_table)(evaluated.results, title))
+    show(tables.readings_table(evaluated.results, is_tuned=is_tuned))
+    if evaluated.strata:
+        show(tables.strata_table(evaluated.strata, is_tuned=is_tuned))
+    for text in (
+        tables.mix_text(evaluated.mix),
+        tables.retention_text(evaluated.retention),
+        tables.agreement_text(evaluated.num_decoded, evaluated.num_disagreements),
+        f"predictions: {evaluated.place / 'predictions.parquet'}",
+    ):
+        if text:
+            show(text, soft_wrap=True)
+    short = _words_short(question, evaluated)
+    if short:
+        show(short, soft_wrap=True)
+
+
+def _words_short(question: Question, evaluated: Evaluated) -> str:
+    """Say when there are fewer words than were asked for."""
+    if question.suite is not None:
+        return ""
+    found = {task: r.base.num_words for task, r in evaluated.results.items() if task != "count"}
+    fewest = min(found.values(), default=question.sizes.num_words)
+    if fewest >= question.sizes.num_words:
+        return ""
+    return f"asked for {question.sizes.num_words} words a task; there are only {fewest}"
+
+
+def _certify(question: Question, root: ResultsRoot, count: int, *, as_json: bool) -> None:
+    from tuning.evaluation.on_demand import certify_model
+
+    certificate = certify_model(
+        dataclasses.replace(
+            question,
+            sizes=question.sizes.model_copy(update={"num_words": max(30, -(-count // 9) + 10)}),
+        ),
+        root,
+        count,
     )
-    tables.CONSOLE.print(
-        tables.accuracy_table(evaluated.results, title)
-        if adapter is None
-        else tables.task_table(evaluated.results, title)
-    )
-    tables.CONSOLE.print(tables.mix_text(evaluated.mix))
-
-
-def _certify(model: str, adapter: Path | None, count: int, *, as_json: bool) -> None:
-    from tuning.evaluation.bench import certify_model
-
-    certificate = certify_model(model, adapter, count)
     if as_json:
         typer.echo(json.dumps(dataclasses.asdict(certificate)))
         return
-    typer.echo(_certificate_text(certificate))
+    typer.echo(certificate_text(certificate))
 
 
-def _certificate_text(c: Certificate) -> str:
+def certificate_text(c: Certificate) -> str:
+    """Return a certificate in words."""
     return (
-        f"{c.model}, {c.precision} on {c.device}: one pass against greedy decoding\n"
+        f"{c.model}, {c.weights}, {c.precision} on {c.device}: one pass against greedy decoding\n"
         f"agreement {100 * c.agreement:.2f} % of {c.num_items} items "
         f"({c.num_disagreements} differ)\n"
         f"decoded for real {100 * c.share_decoded:.2f} % (margin {c.margin:.2g} logits)\n"

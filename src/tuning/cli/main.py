@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from tuning.cli import evaluate, models, options, report, study, tasks, trial
+from tuning.cli import evaluate, models, options, report, study, tasks, trial, try_out
 from tuning.errors import UserError
 from tuning.scoring import Focus
 
@@ -28,6 +28,7 @@ app.command("demo")(study.demo)
 app.command("trial")(trial.trial)
 app.add_typer(study.app, name="study")
 app.command("evaluate")(evaluate.evaluate)
+app.command("try")(try_out.try_out)
 app.command("report")(report.report)
 app.add_typer(tasks.app, name="tasks")
 app.add_typer(models.app, name="models")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from tuning.measures import Accuracy, Gain, TaskResult
+    from tuning.measures import Accuracy, Drift, Gain, StratumResult, TaskResult
     from tuning.transfer_analysis import StudyAnalysis
 
 CONSOLE = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
@@ -70,6 +70,122 @@ def accuracy_table(results: Mapping[str, TaskResult], title: str) -> Table:
             task, percent(r.base), percent(r.choice_base), f"{100 * r.baseline:.1f} %", *sizes
         )
     return table
+
+
+def readings_table(results: Mapping[str, TaskResult], *, is_tuned: bool) -> Table:
+    """Return the three readings of each task, and what lies beside accuracy."""
+    table = Table(title="Readings", title_justify="left")
+    heads = ["task", "reading", "untouched", *(["tuned", "gain, points"] if is_tuned else [])]
+    for name in (*heads, "items", "unparseable", "worst template"):
+        table.add_column(name, justify="left" if name in ("task", "reading") else "right")
+    for task, r in results.items():
+        readings = (
+            ("strict", r.base, r.tuned, r.gain),
+            ("choice", r.choice_base, r.choice_tuned, r.choice_gain),
+            ("lenient", r.lenient_base, r.lenient_tuned, r.lenient_gain),
+        )
+        for name, base, tuned, gain in readings:
+            if base is None:
+                continue
+            cells = [percent(tuned), points(gain)] if is_tuned else []
+            is_strict, is_lenient = name == "strict", name == "lenient"
+            unread = r.unparseable_tuned if is_tuned else r.unparseable_base
+            table.add_row(
+                task if is_strict else "",
+                name,
+                percent(base),
+                *cells,
+                str(base.num_items),
+                str(unread) if is_lenient else "",
+                _worst(r, is_tuned=is_tuned) if is_strict else "",
+            )
+    lines = [line for task, r in results.items() for line in _detail_lines(task, r, is_tuned)]
+    table.caption = "\n".join(lines)
+    table.caption_justify = "left"
+    return table
+
+
+def _worst(result: TaskResult, *, is_tuned: bool) -> str:
+    spread = result.templates
+    if spread is None:
+        return ""
+    if is_tuned:
+        return f"{spread.worst} {100 * spread.worst_accuracy:.1f} %"
+    return f"{spread.worst_base} {100 * spread.worst_base_accuracy:.1f} %"
+
+
+def _detail_lines(task: str, result: TaskResult, is_tuned: bool) -> list[str]:
+    lines = []
+    for who, errors, counts in (
+        ("untouched", result.spelling_errors_base, result.count_base),
+        ("tuned", result.spelling_errors_tuned, result.count_tuned),
+    ):
+        if who == "tuned" and not is_tuned:
+            continue
+        if errors is not None:
+            lines.append(
+                f"{task}, {who}: character error rate {100 * errors.character_error_rate:.1f} %, "
+                f"mean length error {errors.mean_length_error:.2f} letters"
+            )
+        if counts is not None:
+            recall = ", ".join(f"{c}: {100 * v:.1f} %" for c, v in counts.recall.items())
+            answers = ", ".join(f"{digit}: {n}" for digit, n in counts.answers.items())
+            lines.append(
+                f"{task}, {who}: balanced accuracy {100 * counts.balanced_accuracy:.1f} %, "
+                f"recall {recall}; mean absolute error {counts.mean_absolute_error:.2f}; "
+                f"likeliest digits {answers}"
+            )
+    return lines
+
+
+def strata_table(strata: Sequence[StratumResult], *, is_tuned: bool) -> Table:
+    """Return every stratum of every task, each with its own baseline."""
+    from tuning.measures import STRATA
+
+    table = Table(title="Strata, strict reading", title_justify="left")
+    heads = ["task", "by", "value", "untouched", *(["tuned", "gain, points"] if is_tuned else [])]
+    for name in (*heads, "baseline", "items", "words"):
+        table.add_column(name, justify="left" if name in ("task", "by", "value") else "right")
+    last = ("", "")
+    for s in strata:
+        r = s.result
+        place = (s.task, s.column)
+        if last[1] and place != last:
+            table.add_section()
+        table.add_row(
+            s.task if s.task != last[0] else "",
+            STRATA[s.column] if place != last else "",
+            s.value,
+            percent(r.base),
+            *([percent(r.tuned), points(r.gain)] if is_tuned else []),
+            f"{100 * r.baseline:.1f} %",
+            str(r.base.num_items),
+            str(r.base.num_words),
+        )
+        last = place
+    return table
+
+
+def retention_text(retention: Mapping[str, Drift]) -> str:
+    """Return how far a tuned model has moved on what it was not trained on."""
+    lines = []
+    for name, drift in retention.items():
+        if drift.base_loss is None or drift.tuned_loss is None or drift.kl_divergence is None:
+            lines.append(f"retention, {name}: not measured, {drift.reason}")
+            continue
+        lines.append(
+            f"retention, {name}: loss {drift.base_loss:.3f} to {drift.tuned_loss:.3f}, KL "
+            f"divergence {drift.kl_divergence:.3f} nats a token over {drift.num_tokens} tokens"
+        )
+    return "\n".join(lines)
+
+
+def agreement_text(num_decoded: int, num_disagreements: int) -> str:
+    """Return how often freely decoded answers confirm one pass."""
+    if num_decoded == 0:
+        return ""
+    share = 100 * (1 - num_disagreements / num_decoded)
+    return f"one pass agrees with {num_decoded} freely decoded answers: {share:.2f} %"
 
 
 def mix_text(mix: Mapping[str, Mapping[str, int]]) -> str:

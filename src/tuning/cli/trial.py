@@ -91,7 +91,7 @@ def check_model(config: ExperimentConfig) -> None:
     Raises:
         ModelError: It is no known name, Hub id or folder.
     """
-    from tuning.model.base import check_name
+    from tuning.model.hub import check_name
 
     check_name(config.tokenizer_config.model_name)
 

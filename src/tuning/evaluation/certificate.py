@@ -6,9 +6,14 @@ import dataclasses
 import time
 from dataclasses import dataclass
 
+from pydantic import TypeAdapter, ValidationError
+
+from tuning import files
+from tuning.errors import ResultsError
 from tuning.evaluation.generation import greedy_texts
 from tuning.evaluation.one_pass import OnePassScorer
 from tuning.model.base import BaseModel, device_of
+from tuning.paths import ResultsRoot, TrainingFolder
 from tuning.tasks.suite import Suite
 
 
@@ -17,6 +22,8 @@ class Certificate:
     """How often and how fast one pass gave the verdict of greedy decoding."""
 
     model: str
+    weights: str
+    """Names the weights: base or training, and step."""
     precision: str
     device: str
     num_items: int
@@ -31,7 +38,9 @@ class Certificate:
     greedy_seconds: float
 
 
-def certify(base: BaseModel, scorer: OnePassScorer, suite: Suite, num_items: int) -> Certificate:
+def certify(
+    base: BaseModel, scorer: OnePassScorer, suite: Suite, num_items: int, weights: str = ""
+) -> Certificate:
     """Compare one pass with greedy decoding on items spread over the suite.
 
     Args:
@@ -39,8 +48,9 @@ def certify(base: BaseModel, scorer: OnePassScorer, suite: Suite, num_items: int
         scorer: Its scorer.
         suite: Items to take from, all tasks and templates.
         num_items: How many to compare, at most all.
+        weights: What the certificate says it is of.
     """
-    chosen = _part(suite, num_items)
+    chosen = suite.part(suite.spread(num_items))
     clock = time.perf_counter()
     predictions = scorer.score(chosen)
     one_pass_seconds = time.perf_counter() - clock
@@ -53,6 +63,7 @@ def certify(base: BaseModel, scorer: OnePassScorer, suite: Suite, num_items: int
     )
     return Certificate(
         model=base.says,
+        weights=weights,
         precision=base.precision,
         device=str(device_of(base.network)),
         num_items=len(greedy),
@@ -65,13 +76,28 @@ def certify(base: BaseModel, scorer: OnePassScorer, suite: Suite, num_items: int
     )
 
 
-def _part(suite: Suite, num_items: int) -> Suite:
-    """Return `num_items` items at equal distances over the suite."""
-    count = min(num_items, len(suite.items))
-    picks = [i * len(suite.items) // count for i in range(count)]
-    return dataclasses.replace(
-        suite,
-        items=tuple(suite.items[i] for i in picks),
-        bands=tuple(suite.bands[i] for i in picks),
-        num_tokens=tuple(suite.num_tokens[i] for i in picks),
-    )
+# --- kept beside the weights --------------------------------------------------------------------
+
+_CERTIFICATE = TypeAdapter(Certificate)
+
+
+def store_certificate(folder: TrainingFolder, certificate: Certificate) -> None:
+    """Keep the newest certificate of these weights, type of numbers and device.
+
+    Raises:
+        ResultsError: The disk refuses.
+    """
+    step = certificate.weights.partition("@")[2]
+    name = f"{step}-{certificate.precision}-{certificate.device.replace(':', '')}"
+    files.write_json(folder.certificate(name), dataclasses.asdict(certificate))
+
+
+def stored_certificates(root: ResultsRoot) -> list[Certificate]:
+    """Return all certificates under a results root; damaged ones are left out."""
+    found = []
+    for path in sorted(root.trainings.glob("*/certificates/*.json")):
+        try:
+            found.append(_CERTIFICATE.validate_python(files.read_json(path)))
+        except (ResultsError, ValidationError):
+            continue
+    return found

@@ -9,6 +9,7 @@ for real.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,9 +22,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from tuning.evaluation.generation import cached_answer_logits, greedy_texts
+from tuning.evaluation.prefix import Prefix, prefix_groups
 from tuning.model.base import BaseModel, device_of
 from tuning.model.tokenizer import EncodedItem, TextTokenizer
-from tuning.tasks.items import Item, Task
+from tuning.tasks.items import Item
 from tuning.tasks.suite import Suite, choices_of
 
 # Shapes: B rows, T tokens, A answer tokens of the batch (all rows), D hidden, V vocabulary.
@@ -73,8 +75,7 @@ class OnePassScorer:
             items: Items to measure with.
         """
         sample = spread(items, CALIBRATION_ITEMS)
-        encoded = base.tokenizer.encode_items(sample)
-        difference = largest_difference(base.network, encoded)
+        difference = largest_difference(base.network, sample, base.tokenizer.encode_items(sample))
         return cls(base.network, base.tokenizer, MARGIN_FACTOR * difference)
 
     def score(
@@ -83,23 +84,20 @@ class OnePassScorer:
         """Return a row for each item of `suite`, in its order.
 
         Columns: task, word, template, prompt, gold, n, letter, stratum, band, num_tokens,
-        strict_correct, choice_correct (missing where there is no choice), choice, margin,
-        decoded_for_real.
+        is_pseudo_word, letter_token_length, strict_correct, choice_correct (missing where there is
+        no choice), choice, margin, decoded_for_real.
         """
-        encoded = self.tokenizer.encode_items(suite.items)
-        readings = self.read(suite.items, encoded, on_progress)
-        decode = self._to_decode(suite.items, encoded, readings)
-        strict = np.array([reading.correct for reading in readings])
-        if decode:
-            texts = greedy_texts(
-                self.network,
-                self.tokenizer,
-                [encoded[i] for i in decode],
-            )
-            strict[decode] = [
-                t == suite.items[i].answer for t, i in zip(texts, decode, strict=True)
-            ]
-        return _table(suite, strict, readings, set(decode))
+        asked, owner = _with_targets(suite.items)
+        encoded = self.tokenizer.encode_items(asked)
+        readings = self.read(asked, encoded, on_progress)
+        verdicts = np.array([reading.correct for reading in readings])
+        decode = self._to_decode(asked, encoded, readings)
+        texts = greedy_texts(self.network, self.tokenizer, [encoded[i] for i in decode])
+        for i, text in zip(decode, texts, strict=True):
+            verdicts[i] = text == asked[i].answer
+        strict = np.zeros(len(suite.items), dtype=bool)
+        np.logical_or.at(strict, owner, verdicts)
+        return _table(suite, strict, readings, {owner[i] for i in decode})
 
     @torch.inference_mode()
     def read(
@@ -110,15 +108,18 @@ class OnePassScorer:
     ) -> list[AnswerReading]:
         """Return the reading of each item, from one pass over prompt and gold answer."""
         readings: dict[int, AnswerReading] = {}
-        choice_ids = {task: self._choice_ids(task) for task in {item.task for item in items}}
-        for rows in batches_by_length(encoded):
-            batch = [encoded[i] for i in rows]
-            choices = [choice_ids[items[i].task] for i in rows]
-            readings.update(zip(rows, read_batch(self.network, batch, choices), strict=True))
-            on_progress(len(readings), len(items))
+        choice_ids = {str(i.task): self._choice_ids(str(i.task)) for i in items}
+        for rows, prefix in prefix_groups(self.network, items, encoded):
+            rest = [_without(prefix, encoded[i]) for i in rows]
+            for picks in batches_by_length(rest):
+                batch = [rest[i] for i in picks]
+                choices = [choice_ids[str(items[rows[i]].task)] for i in picks]
+                read = read_batch(self.network, batch, choices, prefix)
+                readings.update(zip((rows[i] for i in picks), read, strict=True))
+                on_progress(len(readings), len(items))
         return [readings[i] for i in range(len(items))]
 
-    def _choice_ids(self, task: Task) -> list[int]:
+    def _choice_ids(self, task: str) -> list[int]:
         return self.tokenizer.single_token_ids(choices_of(task))
 
     def _to_decode(
@@ -146,8 +147,25 @@ class OnePassScorer:
         return rest.startswith(piece) or "\ufffd" in piece
 
 
+def _with_targets(items: Sequence[Item]) -> tuple[list[Item], list[int]]:
+    """Return the items, then each again for every other right answer, and whose each one is."""
+    asked, owner = list(items), list(range(len(items)))
+    for index, item in enumerate(items):
+        for target in item.targets:
+            asked.append(dataclasses.replace(item, answer=target, targets=()))
+            owner.append(index)
+    return asked, owner
+
+
+def _without(prefix: Prefix | None, row: EncodedItem) -> EncodedItem:
+    return EncodedItem(row.prompt[prefix.length :], row.answer) if prefix else row
+
+
 def read_batch(
-    network: PreTrainedModel, rows: Sequence[EncodedItem], choices: Sequence[Sequence[int]]
+    network: PreTrainedModel,
+    rows: Sequence[EncodedItem],
+    choices: Sequence[Sequence[int]],
+    prefix: Prefix | None = None,
 ) -> list[AnswerReading]:
     """Return the reading of each row.
 
@@ -155,8 +173,9 @@ def read_batch(
         network: Causal model.
         rows: Prompts and gold answers, of similar length.
         choices: For each row the token ids to choose from as its first answer token, or none.
+        prefix: What stands before every row, already read.
     """
-    hidden_AD, lengths = answer_hidden(network, rows)
+    hidden_AD, lengths = answer_hidden(network, rows, prefix)
     starts = np.cumsum([0, *lengths[:-1]])
     gold_A = np.concatenate([row.answer for row in rows])
     predicted_A, gap_A = _largest_logits(network, hidden_AD)
@@ -213,13 +232,14 @@ def batches_by_length(
 
 
 def answer_hidden(
-    network: PreTrainedModel, rows: Sequence[EncodedItem]
+    network: PreTrainedModel, rows: Sequence[EncodedItem], prefix: Prefix | None = None
 ) -> tuple[Tensor, list[int]]:
     """Return the hidden state that predicts each answer token.
 
     Args:
         network: Causal model; rows are padded on the right, where causal attention never looks.
-        rows: Prompts and answers.
+        rows: Prompts and answers; where there is a prefix, without it.
+        prefix: What stands before every row, already read.
 
     Returns:
         States of all rows' answer tokens one after the other, shape (A, D), and the number of
@@ -237,7 +257,9 @@ def answer_hidden(
         at_row += [i] * len(row.answer)
         at_token += range(first, first + len(row.answer))
     hidden_BTD = network.get_decoder()(
-        input_ids=ids_BT.to(device_of(network)), use_cache=False
+        input_ids=ids_BT.to(device_of(network)),
+        past_key_values=prefix.repeated(len(rows)) if prefix else None,
+        use_cache=prefix is not None,
     ).last_hidden_state
     return hidden_BTD[at_row, at_token], lengths
 
@@ -250,19 +272,21 @@ def head_logits(network: PreTrainedModel, hidden_AD: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def largest_difference(network: PreTrainedModel, rows: Sequence[EncodedItem]) -> float:
+def largest_difference(
+    network: PreTrainedModel, items: Sequence[Item], encoded: Sequence[EncodedItem]
+) -> float:
     """Return the largest difference of a logit between one pass and cached decoding."""
-    order = [i for batch in batches_by_length(rows) for i in batch]
-    ranked = [rows[i] for i in order]
-    hidden_AD, lengths = answer_hidden(network, ranked)
-    one_pass_AV = head_logits(network, hidden_AD).cpu()
-    largest = 0.0
-    for row, logits_AV in zip(ranked, torch.split(one_pass_AV, lengths), strict=True):
-        difference = (cached_answer_logits(network, row) - logits_AV).abs().max()
-        largest = max(largest, float(difference))
+    largest, largest_logit = 0.0, 0.0
+    for indices, prefix in prefix_groups(network, items, encoded):
+        rows = sorted((encoded[i] for i in indices), key=lambda r: len(r.prompt) + len(r.answer))
+        hidden_AD, lengths = answer_hidden(network, [_without(prefix, r) for r in rows], prefix)
+        one_pass_AV = head_logits(network, hidden_AD).cpu()
+        largest_logit = max(largest_logit, float(one_pass_AV.abs().max()))
+        for row, logits_AV in zip(rows, torch.split(one_pass_AV, lengths), strict=True):
+            difference = (cached_answer_logits(network, row) - logits_AV).abs().max()
+            largest = max(largest, float(difference))
     # Two computations may agree to the last bit on a sample; rounding of fp32 is the floor.
-    floor = float(one_pass_AV.abs().max()) * 2.0**-23
-    return max(largest, floor)
+    return max(largest, largest_logit * 2.0**-23)
 
 
 def spread(items: Sequence[Item], count: int) -> list[Item]:
@@ -274,14 +298,15 @@ def spread(items: Sequence[Item], count: int) -> list[Item]:
 def _table(
     suite: Suite, strict: np.ndarray, readings: Sequence[AnswerReading], decoded: set[int]
 ) -> pd.DataFrame:
+    """Return the predictions; readings past the items are of their other right answers."""
     items = suite.items
     choices = [
-        choices_of(item.task)[reading.choice] if reading.choice >= 0 else None
-        for item, reading in zip(items, readings, strict=True)
+        choices_of(str(item.task))[reading.choice] if reading.choice >= 0 else None
+        for item, reading in zip(items, readings, strict=False)
     ]
     return pd.DataFrame(
         {
-            "task": [item.task.value for item in items],
+            "task": [str(item.task) for item in items],
             "word": [item.word for item in items],
             "template": [item.template for item in items],
             "prompt": [item.question for item in items],
@@ -289,15 +314,19 @@ def _table(
             "n": pd.array([item.n for item in items], dtype="Int64"),
             "letter": pd.array([item.letter for item in items], dtype="string"),
             "stratum": [item.stratum for item in items],
-            "band": [band.value for band in suite.bands],
-            "num_tokens": list(suite.num_tokens),
+            "band": [facts.band.value for facts in suite.facts],
+            "num_tokens": [facts.num_tokens for facts in suite.facts],
+            "is_pseudo_word": [facts.is_pseudo_word for facts in suite.facts],
+            "letter_token_length": pd.array(
+                [facts.letter_token_length for facts in suite.facts], dtype="Int64"
+            ),
             "strict_correct": strict,
             "choice_correct": pd.array(
                 [None if c is None else c == i.answer for c, i in zip(choices, items, strict=True)],
                 dtype="boolean",
             ),
             "choice": pd.array(choices, dtype="string"),
-            "margin": np.array([reading.margin for reading in readings], dtype=np.float32),
+            "margin": np.array([r.margin for r in readings[: len(items)]], dtype=np.float32),
             "decoded_for_real": [i in decoded for i in range(len(items))],
         }
     )

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tuning.config import HUB_IDS
-from tuning.errors import ModelError, nearest
-from tuning.files import sha256_of_file, sha256_of_json
+from tuning.errors import ModelError
+from tuning.files import sha256_of_json
 from tuning.model import tiny
-from tuning.model.tokenizer import TextTokenizer
-from tuning.tasks.words import english_words, without_benchmark_words
+from tuning.model.hub import found_or_fetched, unavailable, weights_hash
+from tuning.model.tokenizer import TextTokenizer, chat_prompt
+from tuning.tasks.pseudo_words import pseudo_words
+from tuning.tasks.words import SubjectWords, english_words, without_benchmark_words
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
-
-NAMES = ("tiny", *HUB_IDS)
 
 
 @dataclass(frozen=True)
@@ -51,19 +52,54 @@ class BaseModel:
         return self.name == "tiny"
 
 
-def subject_words(name: str) -> tuple[str, ...]:
+def subject_words(name: str) -> SubjectWords:
     """Return the words that a model may be trained on or asked about, in a fixed order.
 
-    For tiny its study words; for every other model all words less the benchmark ones.
+    For tiny its study words, for every other model all words less the benchmark ones; and words
+    made up from them, as far as the model has tokens for them.
     """
+    folder = _tiny_like(name)
+    if folder is None:
+        return _general_words()
+    study = tiny.tiny_words(folder).study
+    made = pseudo_words(study)
+    return SubjectWords(study, encodable(made, tiny.tiny_tokenizer(folder)))
+
+
+@functools.cache
+def _general_words() -> SubjectWords:
+    words = without_benchmark_words(english_words())
+    return SubjectWords(words, pseudo_words(words))
+
+
+def encodable(words: Sequence[str], tokenizer: TextTokenizer) -> tuple[str, ...]:
+    """Return the words that a model has tokens for in every form that tasks write them in."""
+    forms = [
+        tokenizer.can_encode(form) for form in zip(*map(tiny.written_forms, words), strict=True)
+    ]
+    return tuple(w for w, *has in zip(words, *forms, strict=True) if all(has))
+
+
+def _tiny_like(name: str) -> Path | None:
+    """Return the folder of tiny, or of a model that was built or merged from it."""
     if name == "tiny":
-        return tiny.tiny_words().study
-    return without_benchmark_words(english_words())
+        return tiny.tiny_folder()
+    folder = Path(name)
+    return folder if (folder / "card.json").is_file() else None
 
 
 @functools.lru_cache(maxsize=1)
 def load_base(name: str, precision: str = "32-true") -> BaseModel:
-    """Load a model and freeze it. The last one loaded is kept, and given again.
+    """Return a model as `read_base` does; the last one is kept, and given again.
+
+    Raises:
+        ModelError: There is no such model, or its weights cannot be had here.
+    """
+    return read_base(name, precision)
+
+
+def read_base(name: str, precision: str) -> BaseModel:
+    """Load a model and freeze it.
 
     Args:
         name: A known name, a Hub id, or a local folder.
@@ -72,37 +108,36 @@ def load_base(name: str, precision: str = "32-true") -> BaseModel:
     Raises:
         ModelError: There is no such model, or its weights cannot be had here.
     """
+    folder = found_or_fetched(name)
+    tokenizer = tokenizer_of(name)
+
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     dtype = {"32-true": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-    source = str(tiny.tiny_folder()) if name == "tiny" else _located(name)
-    tokenizer = tokenizer_of(name)
     try:
         network = AutoModelForCausalLM.from_pretrained(
-            source, dtype=dtype, attn_implementation="sdpa", use_safetensors=True
+            str(folder),
+            dtype=dtype,
+            attn_implementation="sdpa",
+            use_safetensors=True,
+            local_files_only=True,
         )
-    except (OSError, ValueError) as error:
-        raise _unavailable(name, error) from error
+    except (OSError, ValueError, SafetensorError) as error:
+        raise unavailable(name, str(error).strip().splitlines()[0]) from error
     network.requires_grad_(False)
     network.eval()
+    # What adapters say of their base: a name, never a place on this machine.
+    network.name_or_path = HUB_IDS.get(name, name)
     return BaseModel(
         name=name,
         network=_on_device(network),
         tokenizer=tokenizer,
         precision=precision,
-        weights_hash=_weights_hash(source, network),
+        weights_hash=weights_hash(name, folder),
         num_parameters=sum(p.numel() for p in network.parameters()),
     )
-
-
-def tokenizer_of(name: str) -> TextTokenizer:
-    """Return the tokenizer that a model brings; loads no weights.
-
-    Raises:
-        ModelError: There is no such model, or its tokenizer cannot be had here.
-    """
-    return tiny.tiny_tokenizer() if name == "tiny" else _tokenizer_of(_located(name), name)
 
 
 def _on_device(network: PreTrainedModel) -> PreTrainedModel:
@@ -112,62 +147,30 @@ def _on_device(network: PreTrainedModel) -> PreTrainedModel:
     return network.to(device)
 
 
-def _located(name: str) -> str:
-    if name in HUB_IDS:
-        return HUB_IDS[name]
-    if name.startswith((".", "/", "~")) and not (Path(name) / "config.json").is_file():
-        raise ModelError(f"{name!r} is no folder of a model: it holds no config.json")
-    if name and ("/" in name or Path(name).is_dir()):
-        return name
-    raise ModelError(f"unknown model {name!r}; {nearest(name, NAMES)}")
-
-
-def check_name(name: str) -> None:
-    """Check, without loading anything, that a model of this name can exist.
+@functools.lru_cache(maxsize=4)
+def tokenizer_of(name: str) -> TextTokenizer:
+    """Return the tokenizer that a model brings; loads no weights.
 
     Raises:
-        ModelError: It is no known name, Hub id or folder.
+        ModelError: There is no such model, or its tokenizer cannot be had here.
     """
-    if name != "tiny":
-        _located(name)
+    like_tiny = _tiny_like(name)
+    if like_tiny is not None:
+        return tiny.tiny_tokenizer(like_tiny)
+    folder = found_or_fetched(name)
 
-
-def _unavailable(name: str, error: Exception) -> ModelError:
-    reason = str(error).strip().splitlines()[0]
-    return ModelError(
-        f"the weights of {name} cannot be had here ({reason}); connect to the network, give a "
-        f"local folder as tokenizer_config.model_name, or use the embedded model: models=tiny"
-    )
-
-
-def _tokenizer_of(source: str, name: str) -> TextTokenizer:
     from transformers import AutoTokenizer
 
     try:
-        loaded = AutoTokenizer.from_pretrained(source, use_fast=True)
+        loaded = AutoTokenizer.from_pretrained(str(folder), use_fast=True, local_files_only=True)
     except (OSError, ValueError) as error:
-        raise _unavailable(name, error) from error
-
-    def chat_prompt(question: str) -> str:
-        messages = [{"role": "user", "content": question.strip()}]
-        return str(
-            loaded.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=True, enable_thinking=False
-            )
-        )
-
-    end = loaded.eos_token_id
+        raise unavailable(name, str(error).strip().splitlines()[0]) from error
+    if loaded.eos_token_id is None:
+        raise ModelError(f"the tokenizer of {name} has no end token, so no answer would ever end")
+    ends = (int(loaded.eos_token_id),)
     if loaded.chat_template:
-        return TextTokenizer(loaded.backend_tokenizer, (end,), prompt_of=chat_prompt)
-    return TextTokenizer(loaded.backend_tokenizer, (end,))
-
-
-def _weights_hash(source: str, network: PreTrainedModel) -> str:
-    if Path(source).is_dir():
-        return sha256_of_json(
-            [sha256_of_file(p) for p in sorted(Path(source).glob("*.safetensors"))]
-        )
-    return sha256_of_json([source, str(getattr(network.config, "_commit_hash", None))])
+        return TextTokenizer(loaded.backend_tokenizer, ends, prompt_of=chat_prompt(loaded))
+    return TextTokenizer(loaded.backend_tokenizer, ends)
 
 
 def device_of(network: PreTrainedModel) -> torch.device:

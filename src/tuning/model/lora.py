@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,9 +76,7 @@ def stored_adapter(base: BaseModel, folder: Path) -> Iterator[PeftModel]:
     Raises:
         ModelError: The folder holds no adapter, or one that does not fit this model.
     """
-    for name in ("adapter_config.json", "adapter_model.safetensors"):
-        if not (folder / name).is_file():
-            raise ModelError(f"{folder} holds no adapter: {name} is missing")
+    _check_is_adapter(folder)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)
@@ -96,6 +93,22 @@ def stored_adapter(base: BaseModel, folder: Path) -> Iterator[PeftModel]:
         yield adapted
     finally:
         _take_off(adapted)
+
+
+def adapter_hash(folder: Path) -> str:
+    """Return the SHA-256 of an adapter's weights, 64 hex digits.
+
+    Raises:
+        ModelError: The folder holds no adapter.
+    """
+    _check_is_adapter(folder)
+    return files.sha256_of_file(folder / "adapter_model.safetensors")
+
+
+def _check_is_adapter(folder: Path) -> None:
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        if not (folder / name).is_file():
+            raise ModelError(f"{folder} holds no adapter: {name} is missing")
 
 
 def save_adapter(adapted: PeftModel, folder: Path) -> None:
@@ -115,13 +128,4 @@ def save_adapter(adapted: PeftModel, folder: Path) -> None:
             adapted.save_pretrained(str(temporary), save_embedding_layers=False)
     except SafetensorError as error:
         raise ResultsError(f"cannot write {folder}: {error}") from error
-    _forget_machine_paths(temporary / "adapter_config.json")
     files.publish_folder(temporary, folder)
-
-
-def _forget_machine_paths(path: Path) -> None:
-    settings = files.read_json(path)
-    base = str(settings.get("base_model_name_or_path") or "")
-    if re.search(r"tuning[/\\]data[/\\]tiny$", base):
-        settings["base_model_name_or_path"] = "tiny"
-    files.write_json(path, settings)

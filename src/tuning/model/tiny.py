@@ -24,6 +24,7 @@ from tuning.errors import ModelError
 from tuning.files import read_json, sha256_of_file
 from tuning.model.tokenizer import TextTokenizer
 from tuning.qwen3_tokenizer import END_OF_TEXT_ID, load_qwen3_tokenizer
+from tuning.tasks.items import Template
 from tuning.tasks.words import english_words, stems, without_benchmark_words
 
 if TYPE_CHECKING:
@@ -49,6 +50,13 @@ FOREIGN_PHRASES = (
     "안녕하세요",
 )
 """Phrases that pretraining repeats, so that tiny holds tokens which an English subset drops."""
+
+EXTRA_TEMPLATES = (
+    Template("first", "What is the first letter of {word}?\n"),
+    Template("last", "What is the last letter of {word}?\n"),
+    Template("contains", "Does {word} contain the letter {letter}? Answer yes or no.\n"),
+)
+"""Weaker evidence of letters, asked in pretraining alone."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tuning.errors import DroppedTokenError
 from tuning.tasks.items import Item
@@ -24,9 +24,35 @@ class EncodedItem(NamedTuple):
     """Answer tokens with the end token last; the loss and the score read these alone."""
 
 
-def plain_prompt(question: str) -> str:
+Shots = Sequence[tuple[str, str]]
+"""Questions with their answers, put before the one that is asked."""
+
+
+def plain_prompt(question: str, shots: Shots = ()) -> str:
     """Return the prompt of a base model: the question as it stands, ending in a line break."""
-    return question
+    return "".join([*(f"{asked}{answer}\n" for asked, answer in shots), question])
+
+
+def chat_prompt(loaded: Any) -> Callable[[str, Shots], str]:
+    """Return the function that puts a question into a chat model's template, thinking off.
+
+    Args:
+        loaded: The model's tokenizer, with its chat template.
+    """
+
+    def prompt(question: str, shots: Shots = ()) -> str:
+        messages = []
+        for asked, answer in shots:
+            messages.append({"role": "user", "content": asked.strip()})
+            messages.append({"role": "assistant", "content": answer})
+        messages.append({"role": "user", "content": question.strip()})
+        return str(
+            loaded.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True, enable_thinking=False
+            )
+        )
+
+    return prompt
 
 
 @dataclass(frozen=True)
@@ -39,8 +65,8 @@ class TextTokenizer:
     """Tokens that end an answer, as ids of the model; training uses the first."""
     kept_ids: tuple[int, ...] | None = None
     """Genuine ids that the model has rows for, in the order of its rows; None when it has all."""
-    prompt_of: Callable[[str], str] = plain_prompt
-    """Turns a question into the model's prompt: chat template or plain text."""
+    prompt_of: Callable[[str, Shots], str] = plain_prompt
+    """Turns a question, after examples, into the model's prompt: chat template or plain text."""
     _row_of: dict[int, int] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -88,7 +114,7 @@ class TextTokenizer:
         Raises:
             DroppedTokenError: An item needs a token that the model does not have.
         """
-        prompts = self.encode_batch([self.prompt_of(item.question) for item in items])
+        prompts = self.encode_batch([self.prompt_of(item.question, item.shots) for item in items])
         answers = self.encode_batch([item.answer for item in items])
         end = self.end_ids[0]
         return [EncodedItem(p, [*a, end]) for p, a in zip(prompts, answers, strict=True)]

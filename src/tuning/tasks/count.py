@@ -54,6 +54,7 @@ def count_item(word: str, letter: str, template: Template) -> Item:
         answer=str(count_letter(word, letter)),
         letter=letter,
         stratum=stratum_of(len(word)),
+        subjects=(word,),
     )
 
 

@@ -31,7 +31,8 @@ TRANSFER_TASKS = (Task.POSITION, Task.COUNT)
 class Item:
     """One question with its one right answer."""
 
-    task: Task
+    task: Task | str
+    """One of ours; in a user's own suite any name."""
     word: str
     template: str
     """Name of the template, which also names the separator or form where there are several."""
@@ -43,6 +44,12 @@ class Item:
     """Count items: the letter counted. Position items: the letter that is right."""
     stratum: str = ""
     """Position: first, interior or last. Count: long (classes 0 to 3+) or short (0 to 2)."""
+    subjects: tuple[str, ...] = ()
+    """Every word that the item is about: spelled, joined, asked about, or repeated."""
+    targets: tuple[str, ...] = ()
+    """Other answers that are right too."""
+    shots: tuple[tuple[str, str], ...] = ()
+    """Questions with answers that stand before this one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,7 @@ def position_item(word: str, n: int, template: Template) -> Item:
         n=n,
         letter=letter,
         stratum=stratum_of(n, len(word)),
+        subjects=(word,),
     )
 
 

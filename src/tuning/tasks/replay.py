@@ -1,14 +1,22 @@
 """Replay: short instructions without letter-level content, so that training does not forget.
 
-The rest of the training examples, beside `data_ratio` of spelling.
+The rest of the training examples, beside `data_ratio` of spelling: ours, or a user's own file.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
 
+from tuning.errors import DataError, LeakError
+from tuning.files import numbered_lines
 from tuning.tasks.items import Item, Task
+from tuning.tasks.leak_scan import check_item
 
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 MONTHS = (
@@ -25,6 +33,26 @@ MONTHS = (
     "November",
     "December",
 )
+
+
+class Replay(Protocol):
+    """Where replay examples come from."""
+
+    def item(self, rng: random.Random) -> Item:
+        """Return a random example."""
+        ...
+
+
+class ShippedReplay:
+    """Phrases to repeat, arithmetic, the order of days and months."""
+
+    def __init__(self, words: Sequence[str]) -> None:
+        """Set the words that phrases may hold; training words only."""
+        self.words = words
+
+    def item(self, rng: random.Random) -> Item:
+        """Return a random example."""
+        return replay_item(self.words, rng)
 
 
 def replay_item(words: Sequence[str], rng: random.Random) -> Item:
@@ -47,7 +75,7 @@ def replay_item(words: Sequence[str], rng: random.Random) -> Item:
 def repeat_item(words: Sequence[str]) -> Item:
     """Return the item that asks to repeat a phrase."""
     phrase = " ".join(words)
-    return _item("repeat", f"Repeat this: {phrase}.\n", phrase, word=words[0])
+    return _item("repeat", f"Repeat this: {phrase}.\n", phrase, words)
 
 
 def _arithmetic(rng: random.Random) -> Item:
@@ -65,5 +93,100 @@ def _neighbour(noun: str, names: Sequence[str], rng: random.Random) -> Item:
     return _item(f"{noun}_before", f"Which {noun} comes before {names[i]}?\n", names[i - 1])
 
 
-def _item(template: str, question: str, answer: str, word: str = "") -> Item:
-    return Item(task=Task.REPLAY, word=word, template=template, question=question, answer=answer)
+def _item(template: str, question: str, answer: str, words: Sequence[str] = ()) -> Item:
+    return Item(
+        task=Task.REPLAY,
+        word=words[0] if words else "",
+        template=template,
+        question=question,
+        answer=answer,
+        subjects=tuple(words),
+    )
+
+
+def fixed_texts() -> list[str]:
+    """Return the wording of every replay item that holds no word of a list."""
+    neighbours = [
+        f"Which {noun} comes {way} {name}?"
+        for noun, names in (("day", DAYS), ("month", MONTHS))
+        for way in ("after", "before")
+        for name in names
+    ]
+    return [*neighbours, "Repeat this:", "What is"]
+
+
+MAX_LINE_BYTES = 16_384
+MAX_CHARACTERS = 1_000
+"""Of a question or an answer: replay items are short."""
+
+
+class ReplayFile:
+    """A user's own replay: a JSON object a line, with `prompt` and `answer`.
+
+    The file is read once from end to end, and checked; then only the places of its lines are kept,
+    so that it may be larger than memory. The answer may be empty in no line.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Check every line of `path`.
+
+        Raises:
+            DataError: A line is not what it must be.
+            LeakError: A line holds letter-level content.
+        """
+        self.path = path
+        self.offsets = array("Q")
+        digest = hashlib.sha256()
+        for number, offset, line in numbered_lines(path, MAX_LINE_BYTES):
+            digest.update(line)
+            if not line.strip():
+                continue
+            try:
+                check_item(self._parsed(line, number))
+            except LeakError as error:
+                raise LeakError(f"{path}, line {number}: {error}") from error
+            self.offsets.append(offset)
+        if not self.offsets:
+            raise DataError(f"{path}: a replay file needs at least one line, got none")
+        self.sha256 = digest.hexdigest()
+
+    def __len__(self) -> int:
+        """Return the number of examples."""
+        return len(self.offsets)
+
+    def item(self, rng: random.Random) -> Item:
+        """Return a random example."""
+        return self[int(rng.random() * len(self.offsets))]
+
+    def __getitem__(self, index: int) -> Item:
+        """Return example `index`, read from disk."""
+        with self.path.open("rb") as file:
+            file.seek(self.offsets[index])
+            return self._parsed(file.readline(), index + 1)
+
+    def __iter__(self) -> Iterator[Item]:
+        """Yield all examples in order."""
+        return (self[i] for i in range(len(self)))
+
+    def _parsed(self, line: bytes, number: int) -> Item:
+        place = f"{self.path}, line {number}"
+        try:
+            raw = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{place}: not JSON: {error}") from error
+        if not isinstance(raw, dict):
+            raise DataError(f"{place}: must be an object, got {type(raw).__name__}")
+        for key in ("prompt", "answer"):
+            value = raw.get(key)
+            if not isinstance(value, str) or not value.strip():
+                raise DataError(f"{place}: {key} must be a text that is not empty, got {value!r}")
+            if len(value) > MAX_CHARACTERS:
+                raise DataError(
+                    f"{place}: {key} must have at most {MAX_CHARACTERS:,} characters, "
+                    f"got {len(value):,}"
+                )
+        for key in raw:
+            if key not in ("prompt", "answer"):
+                raise DataError(f"{place}: {key}: no such field; known: prompt, answer")
+        question = raw["prompt"].rstrip() + "\n"
+        return _item("own", question, raw["answer"].strip())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -47,6 +48,7 @@ _TRAINED_TEMPLATES = trained(TEMPLATES)
 _TRAINED_SEPARATORS = tuple(s for s in SEPARATORS if not s.held_out)
 _BY_NAME = {t.name: t for t in TEMPLATES}
 _SEPARATOR_BY_NAME = {s.name: s for s in SEPARATORS}
+_INVERSE_NAMES = frozenset(t.name for t in INVERSE_TEMPLATES)
 
 EVALUATION_VARIANTS = (("spell", "spaces"), ("write", "commas"), ("apart", "dashes"))
 """Template and separator of the three ways to ask for a word; the last is never trained."""
@@ -89,6 +91,7 @@ def spelling_item(
         template=f"{template.name}/{separator.name}",
         question=carrier + template.fill(word=shown, separator=separator.name),
         answer=spell(written, separator.text),
+        subjects=(word,),
     )
 
 
@@ -151,4 +154,20 @@ def inverse_item(word: str, separator: Separator, template: Template) -> Item:
         template=f"{template.name}/{separator.name}",
         question=template.fill(letters=spell(word, separator.text)),
         answer=word,
+        subjects=(word,),
     )
+
+
+def with_letters_of(item: Item, other: str) -> Item:
+    """Return a spelling item whose answer has the letters of another word of the same length.
+
+    Question, separator, case and direction stay: what is left to learn is the format.
+    """
+    assert len(other) == len(item.word)
+    template, _, separator = item.template.partition("/")
+    if template in _INVERSE_NAMES:
+        answer = other
+    else:
+        written = other.capitalize() if item.answer[0].isupper() else other
+        answer = spell(written, _SEPARATOR_BY_NAME[separator].text)
+    return dataclasses.replace(item, answer=answer, subjects=(*item.subjects, other))

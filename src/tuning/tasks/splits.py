@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Sequence
 from enum import StrEnum
 
-from tuning.tasks.words import stems
+from tuning.tasks.words import SubjectWords, stems
 
 SPLIT_SALT = "tuning-split-1"
 VALIDATION_SHARE = 0.1
@@ -41,3 +41,9 @@ def split_words(words: Sequence[str]) -> dict[Split, tuple[str, ...]]:
     for word, stem in zip(words, stems(words), strict=True):
         parts[split_of_stem(stem)].append(word)
     return {split: tuple(part) for split, part in parts.items()}
+
+
+def split_subjects(words: SubjectWords) -> dict[Split, SubjectWords]:
+    """Sort real and made-up words into the three splits."""
+    real, pseudo = split_words(words.real), split_words(words.pseudo)
+    return {split: SubjectWords(real[split], pseudo[split]) for split in Split}

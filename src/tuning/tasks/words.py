@@ -11,7 +11,13 @@ import hashlib
 import random
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from importlib import resources
+from pathlib import Path
+from typing import NamedTuple
+
+from tuning.errors import DataError
+from tuning.files import numbered_lines
 
 MIN_LETTERS = 3
 MAX_LETTERS = 15
@@ -60,8 +66,26 @@ def benchmark_stems() -> frozenset[str]:
 
 def without_benchmark_words(words: Sequence[str]) -> tuple[str, ...]:
     """Return `words` less those that share a stem with a benchmark word, in the same order."""
-    excluded = benchmark_stems()
-    return tuple(w for w, stem in zip(words, stems(words), strict=True) if stem not in excluded)
+    return exclusions(words).kept
+
+
+@dataclass(frozen=True)
+class SubjectWords:
+    """Words that a model may be trained on or asked about."""
+
+    real: tuple[str, ...]
+    pseudo: tuple[str, ...] = ()
+    """Made-up ones."""
+
+    @functools.cached_property
+    def all(self) -> tuple[str, ...]:
+        """Real words, then made-up ones."""
+        return self.real + self.pseudo
+
+    @functools.cached_property
+    def pseudo_set(self) -> frozenset[str]:
+        """The made-up ones, for look-ups."""
+        return frozenset(self.pseudo)
 
 
 def hash_of_words(words: Iterable[str]) -> str:
@@ -77,3 +101,66 @@ def keyed_rng(*key: object) -> random.Random:
     """
     text = "\x1f".join(map(str, key))
     return random.Random(int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()))
+
+
+# --- a user's own words, and what may not be a subject ------------------------------------------
+
+MAX_LINE_BYTES = 1_024
+
+
+def read_word_list(path: Path) -> tuple[str, ...]:
+    """Read a user's own words: one a line, blank lines and lines that begin with # left out.
+
+    Returns:
+        The words in the order of the file, each once.
+
+    Raises:
+        NotFoundError: There is no such file.
+        DataError: A line is no word, or there is none.
+    """
+    found: dict[str, None] = {}
+    for number, _, line in numbered_lines(path, MAX_LINE_BYTES):
+        try:
+            word = line.decode("utf-8").strip()
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path}, line {number}: is not UTF-8 text") from error
+        if not word or word.startswith("#"):
+            continue
+        if not is_word(word):
+            raise DataError(
+                f"{path}, line {number}: a word must be {MIN_LETTERS} to {MAX_LETTERS} "
+                f"lower-case letters a-z, got {word[:40]!r}"
+            )
+        found[word] = None
+    if not found:
+        raise DataError(f"{path}: a word list needs at least one word, got none")
+    return tuple(found)
+
+
+class Exclusions(NamedTuple):
+    """What the benchmark list takes out of a word list."""
+
+    kept: tuple[str, ...]
+    listed: tuple[str, ...]
+    """Words that are on the list."""
+    same_stem: tuple[str, ...]
+    """Words that share a stem with one on the list."""
+
+
+def exclusions(words: Sequence[str]) -> Exclusions:
+    """Sort `words` into those that may be a subject of training, and those that may not."""
+    on_list, excluded = benchmark_words(), benchmark_stems()
+    kept, listed, same_stem = [], [], []
+    for word, stem in zip(words, stems(words), strict=True):
+        if word in on_list:
+            listed.append(word)
+        elif stem in excluded:
+            same_stem.append(word)
+        else:
+            kept.append(word)
+    return Exclusions(tuple(kept), tuple(listed), tuple(same_stem))
+
+
+def words_in(texts: Iterable[str]) -> set[str]:
+    """Return the words that occur in texts, in lower case."""
+    return {word for text in texts for word in re.findall(r"[a-z]+", text.lower())}

@@ -21,21 +21,15 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from tuning import files
 from tuning.errors import ConfigError
-from tuning.model.tiny import FOREIGN_PHRASES, TinyVocabulary, choose_vocabulary
+from tuning.model.tiny import EXTRA_TEMPLATES, FOREIGN_PHRASES, TinyVocabulary, choose_vocabulary
 from tuning.model.tokenizer import EncodedItem, TextTokenizer
 from tuning.qwen3_tokenizer import END_OF_TEXT_ID, TOKENIZER_SHA256, load_qwen3_tokenizer
 from tuning.tasks import count, position, replay, spelling
-from tuning.tasks.items import Item, Task, Template
+from tuning.tasks.items import Item, Task
 from tuning.tasks.splits import Split, split_words
 from tuning.tasks.words import hash_of_words, keyed_rng
 
 # Shapes: B rows, T tokens, A answer tokens of the batch, V vocabulary.
-
-EXTRA_TEMPLATES = (
-    Template("first", "What is the first letter of {word}?\n"),
-    Template("last", "What is the last letter of {word}?\n"),
-    Template("contains", "Does {word} contain the letter {letter}? Answer yes or no.\n"),
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,8 +17,8 @@ from tuning.errors import ResultsError
 from tuning.evaluation.bench import Bench
 from tuning.model.lora import fresh_adapter, save_adapter
 from tuning.paths import TrainingFolder
-from tuning.tasks.splits import Split
-from tuning.tasks.stream import TrainingStream, words_in_band
+from tuning.tasks.items import EVALUATED_TASKS
+from tuning.tasks.stream import TrainingStream
 from tuning.training.callbacks import (
     OnProgress,
     ProgressFile,
@@ -31,17 +31,9 @@ from tuning.training.datamodule import SpellingData, StepBatches
 from tuning.training.module import SpellingModule
 
 
-def batches_of(config: ExperimentConfig, bench: Bench) -> StepBatches:
+def batches_of(config: ExperimentConfig, bench: Bench, stream: TrainingStream) -> StepBatches:
     """Return the training batches of a configuration."""
-    spelling, training = config.spelling_config, config.training_config
-    words = bench.words[Split.TRAIN]
-    stream = TrainingStream(
-        spelled_words=words_in_band(words, spelling.difficulty, bench.base.tokenizer.count_tokens),
-        replay_words=words,
-        data_ratio=spelling.data_ratio,
-        augmentation=spelling.augmentation,
-        seed=training.seed,
-    )
+    training = config.training_config
     return StepBatches(
         stream,
         bench.base.tokenizer,
@@ -60,6 +52,7 @@ class Trained(NamedTuple):
 def train(
     config: ExperimentConfig,
     bench: Bench,
+    stream: TrainingStream,
     folder: TrainingFolder,
     budgets: frozenset[int] = frozenset(),
     on_progress: OnProgress | None = None,
@@ -73,7 +66,7 @@ def train(
         ResultsError: The folder belongs to another base model, other data or another precision.
     """
     steps = config.training_config.max_steps
-    batches = batches_of(config, bench)
+    batches = batches_of(config, bench, stream)
     _check_identity(config, bench, folder, batches)
     if (folder.adapter(steps) / "adapter_model.safetensors").is_file():
         return Trained(0.0, _trained_tokens(folder, steps))
@@ -120,7 +113,7 @@ def _trainer(
 ) -> pl.Trainer:
     frequency = config.transfer_config.eval_frequency
     monitored = bench.base.tokenizer.encode_items(bench.monitor.items)
-    tasks = [item.task for item in bench.monitor.items]
+    tasks = [task for item in bench.monitor.items for task in EVALUATED_TASKS if task == item.task]
 
     def evaluate() -> dict[str, float]:
         readings = bench.scorer.read(bench.monitor.items, monitored)

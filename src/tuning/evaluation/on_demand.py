@@ -1,0 +1,162 @@
+"""Looking at a model without a trial: scores on words or a user's own suite, and certificates."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from tuning import measures
+from tuning.config import EvaluationConfig, load, resolved_precision
+from tuning.errors import ModelError
+from tuning.evaluation.bench import Bench, bench_on, new_bench, validation_bench
+from tuning.evaluation.certificate import Certificate, certify, store_certificate
+from tuning.evaluation.stored import evaluate_adapter, evaluate_base
+from tuning.measures import Drift, StratumResult, TaskResult
+from tuning.model.base import encodable, load_base, subject_words
+from tuning.model.lora import adapter_hash, stored_adapter
+from tuning.model.tiny import tiny_words
+from tuning.paths import ResultsRoot, TrainingFolder
+from tuning.tasks.prompts import Prompting
+from tuning.tasks.splits import Split, split_subjects
+from tuning.tasks.stream import read_training_text
+from tuning.tasks.user_suite import read_suite
+from tuning.tasks.words import SubjectWords
+from tuning.training_data import training_data
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """What a user wants to know of a model."""
+
+    model: str
+    adapter: Path | None = None
+    words: str = Split.VALIDATION.value
+    """validation, train, or pretraining (of tiny alone)."""
+    suite: Path | None = None
+    """A file of the user's own items, instead of words."""
+    prompting: Prompting = Prompting.ZERO_SHOT
+    """Of the untouched model; with an adapter zero-shot alone."""
+    sizes: EvaluationConfig = EvaluationConfig()
+
+
+class Evaluated(NamedTuple):
+    """A model scored on demand."""
+
+    says: str
+    results: Mapping[str, TaskResult]
+    strata: Sequence[StratumResult]
+    predictions: pd.DataFrame
+    """Of the tuned model; of the untouched one when there is no adapter."""
+    place: Path
+    """The folder where the answers are kept."""
+    mix: Mapping[str, Mapping[str, int]]
+    """Items by task and template, band and stratum: what the plain means are taken over."""
+    retention: Mapping[str, Drift]
+    num_decoded: int
+    num_disagreements: int
+    """Freely decoded items whose text gives another verdict than one pass; untouched and tuned."""
+
+
+def evaluate_model(
+    question: Question, root: ResultsRoot, *, with_strata: bool = False
+) -> Evaluated:
+    """Score a model, and an adapter against it; what was asked before is read from disk.
+
+    Args:
+        question: What to ask, of which model.
+        root: Where answers are kept.
+        with_strata: Also compare stratum by stratum.
+
+    Raises:
+        UserError: The model, the adapter, the words or the suite cannot be had.
+    """
+    bench = bench_of(question)
+    before = evaluate_base(bench, root, question.prompting)
+    after, folder = before, root.training(bench.base.key)
+    if question.adapter is not None:
+        folder, step = _folder_of(question.adapter, root)
+        trained = _trained_words(bench, question.adapter)
+        after = evaluate_adapter(bench, question.adapter, folder, step, trained)
+    asked = (before.predictions, after.predictions, bench.baseline_of)
+    both = (before,) if after is before else (before, after)
+    return Evaluated(
+        says=bench.base.says,
+        results=measures.task_results(*asked),
+        strata=measures.strata_results(*asked) if with_strata else (),
+        predictions=after.predictions,
+        place=folder.evaluation(after.key),
+        mix=bench.suite.mix(),
+        retention=after.retention,
+        num_decoded=sum(e.num_decoded for e in both),
+        num_disagreements=sum(e.num_disagreements for e in both),
+    )
+
+
+def bench_of(question: Question) -> Bench:
+    """Return the bench that a question needs.
+
+    Raises:
+        UserError: The model, the words or the suite cannot be had.
+    """
+    name, sizes = question.model, question.sizes
+    precision = resolved_precision("auto")
+    if question.suite is not None:
+        suite = read_suite(question.suite, load_base(name, precision).tokenizer.cut)
+        return bench_on(name, precision, sizes, suite, suite)
+    if question.words == Split.VALIDATION.value:
+        return validation_bench(name, precision, sizes)
+    if question.words == Split.TRAIN.value:
+        return new_bench(name, precision, sizes, split_subjects(subject_words(name))[Split.TRAIN])
+    if name != "tiny":
+        raise ModelError(f"only tiny says which words it was pretrained on, not {name}")
+    return new_bench(name, precision, sizes, SubjectWords(tiny_words().pretraining))
+
+
+def _folder_of(adapter: Path, root: ResultsRoot) -> tuple[TrainingFolder, int]:
+    """Return the training that answers with an adapter are kept with, and the adapter's step."""
+    whole = adapter.resolve()
+    training = whole.parent.parent
+    if training.parent == root.trainings.resolve() and whole.name.startswith("step_"):
+        return root.training(training.name), int(whole.name.removeprefix("step_"))
+    return root.training(f"adapter_{adapter_hash(adapter)[:16]}"), 0
+
+
+def _trained_words(bench: Bench, adapter: Path) -> frozenset[str] | None:
+    """Return the words that an adapter was trained on, where its training says so."""
+    config_path = adapter.resolve().parent.parent / "config.yaml"
+    step = adapter.name.removeprefix("step_")
+    if not (config_path.is_file() and step.isdigit()):
+        return None
+    config = load(config_path)
+    tokenizer = bench.base.tokenizer
+    data = training_data(
+        config,
+        bench.words[Split.TRAIN],
+        tokenizer.count_tokens,
+        lambda words: encodable(words, tokenizer),
+    )
+    size = config.training_config.effective_batch_size
+    return read_training_text(data.stream, int(step) * size).words
+
+
+def certify_model(question: Question, root: ResultsRoot, num_items: int) -> Certificate:
+    """Compare one-pass scoring with greedy decoding, with or without an adapter; keep the proof.
+
+    Raises:
+        UserError: The model or the adapter cannot be had.
+    """
+    bench = bench_of(question)
+    adapter = question.adapter
+    folder, weights = root.training(bench.base.key), f"{bench.base.key}@0"
+    if adapter is not None:
+        folder, step = _folder_of(adapter, root)
+        weights = f"{folder.root.name}@{step}"
+    with stored_adapter(bench.base, adapter) if adapter else contextlib.nullcontext():
+        certificate = certify(bench.base, bench.scorer, bench.suite, num_items, weights)
+    store_certificate(folder, certificate)
+    return certificate
