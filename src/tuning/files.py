@@ -86,6 +86,11 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         _sync(path.parent)
 
 
+def readable_by_all(path: Path) -> None:
+    """Give a file the rights of an ordinary one: some writers keep it to its owner."""
+    path.chmod(0o666 & ~_umask())
+
+
 def _umask() -> int:
     current = os.umask(0o022)
     os.umask(current)

@@ -98,19 +98,28 @@ def finished_record(folder: StudyFolder, proposal: Proposal) -> TrialRecord | No
     return read_record(path) if path.exists() else None
 
 
-def ranking(spec: StudySpec, records: Sequence[TrialRecord]) -> list[Ranked]:
-    """Rank the completed configurations of a study by its focus, seeds taken together."""
+def contenders(spec: StudySpec, records: Sequence[TrialRecord]) -> list[Contender]:
+    """Return the completed configurations of a study, seeds taken together."""
     groups: dict[str, list[TrialRecord]] = defaultdict(list)
     for record in records:
         if record.result.status is TrialStatus.COMPLETED:
             groups[files.sha256_of_json(dict(record.parameters))].append(record)
-    return rank(
-        [
-            Contender(
-                parameters=group[0].parameters,
-                trial_ids=[r.trial_id for r in group],
-                objectives=[spec.focus.objective(r.result.metrics) for r in group],
-            )
-            for group in groups.values()
-        ]
-    )
+    return [
+        Contender(
+            parameters=group[0].parameters,
+            trial_ids=[r.trial_id for r in group],
+            objectives=[spec.focus.objective(r.result.metrics) for r in group],
+        )
+        for group in groups.values()
+    ]
+
+
+def is_control(spec: StudySpec, contender: Contender) -> bool:
+    """Whether a configuration is of another arm than the study: it explains, and competes not."""
+    own = spec.base.spelling_config.arm.value
+    return bool(contender.parameters.get("arm", own) != own)
+
+
+def ranking(spec: StudySpec, records: Sequence[TrialRecord]) -> list[Ranked]:
+    """Rank the configurations of a study by its focus; those of control arms are left out."""
+    return rank([c for c in contenders(spec, records) if not is_control(spec, c)])

@@ -16,11 +16,11 @@ from tuning import files
 from tuning.errors import ResultsError
 from tuning.measures import Accuracy, Gain, TaskResult
 from tuning.paths import ResultsRoot
-from tuning.ranking import Ranked
+from tuning.ranking import Contender, Ranked
 from tuning.records import TrialRecord, TrialStatus
 from tuning.scoring import METRIC_PREFIX, Focus, calculate_transfer_score
 from tuning.statistics import Interval, detectable_gain, t_interval
-from tuning.study import StudySpec, load_study, ranking
+from tuning.study import StudySpec, contenders, is_control, load_study, ranking
 from tuning.tasks.items import EVALUATED_TASKS, TRANSFER_TASKS, Task
 
 __all__ = ["StudyAnalysis", "analyze", "calculate_transfer_score", "write_analysis"]
@@ -98,6 +98,10 @@ class StudyAnalysis:
     detectable: Mapping[str, float]
     """Smallest gain found with 80 % power by task, at the share of changed answers seen."""
     configurations: Sequence[ConfigurationSummary]
+    controls: Sequence[ConfigurationSummary]
+    """Configurations of other arms; not ranked."""
+    base_arms: Mapping[str, Mapping[str, Accuracy]]
+    """The untouched model put otherwise: four_shot, oracle; by task."""
     curves: Sequence[Curve]
     failures: Sequence[Mapping[str, str]]
     provenance: Mapping[str, Any]
@@ -115,6 +119,11 @@ def analyze(root: ResultsRoot, name: str) -> StudyAnalysis:
     failed = [r for r in records if r.result.status is TrialStatus.FAILED]
     by_id = {r.trial_id: r for r in completed}
     rows = [_configuration(spec, ranked, by_id) for ranked in ranking(spec, completed)]
+    controls = [
+        _configuration(spec, _unranked(c), by_id)
+        for c in contenders(spec, completed)
+        if is_control(spec, c)
+    ]
     first = completed[0].result.tasks if completed else {}
     analysis = StudyAnalysis(
         study=name,
@@ -134,7 +143,9 @@ def analyze(root: ResultsRoot, name: str) -> StudyAnalysis:
         mix=_mix(root, completed[0]) if completed else {},
         detectable={task: _detectable(result) for task, result in first.items()},
         configurations=rows,
-        curves=[curve for r in completed if (curve := _curve(root, r, rows))],
+        controls=controls,
+        base_arms=completed[0].result.base_arms if completed else {},
+        curves=[curve for r in completed if (curve := _curve(root, r, [*rows, *controls]))],
         failures=[
             {"trial_id": r.trial_id, "error": f"{r.result.error_type}: {r.result.error}"}
             for r in failed
@@ -160,6 +171,12 @@ def _untouched_objective(spec: StudySpec, tasks: Mapping[str, TaskResult]) -> fl
         return 0.0
     spelling, position, count = (tasks[task.value].base.value for task in EVALUATED_TASKS)
     return calculate_transfer_score(spelling, position, count, *spec.focus.weights)
+
+
+def _unranked(contender: Contender) -> Ranked:
+    return Ranked(
+        rank=0, contender=contender, interval=None, ties_with_best=False, beats_default=False
+    )
 
 
 def _configuration(
@@ -308,6 +325,7 @@ def verdict(analysis: StudyAnalysis) -> list[str]:
     sentences = [_transfer_sentence(best), _gains_sentence(analysis, best)]
     if default is not None and default is not best:
         sentences.append(_gains_sentence(analysis, default))
+    sentences += [_gains_sentence(analysis, control) for control in analysis.controls]
     unfinished = analysis.num_planned - analysis.num_completed - analysis.num_failed
     if unfinished:
         sentences.append(
@@ -318,11 +336,12 @@ def verdict(analysis: StudyAnalysis) -> list[str]:
         sentences.append(
             f"{analysis.num_failed} of {analysis.num_planned} trials failed and are left out."
         )
-    sentences.append(_ranking_sentence(analysis, best, default))
-    sentences.append(
-        "The best of several was chosen on the words it is reported on, so its numbers flatter it; "
-        "fresh seeds and test words would show by how much."
-    )
+    if len(analysis.configurations) > 1:
+        sentences.append(_ranking_sentence(analysis, best, default))
+        sentences.append(
+            "The best of several was chosen on the words it is reported on, so its numbers flatter "
+            "it; fresh seeds and test words would show by how much."
+        )
     if analysis.is_embedded_model:
         sentences.append(
             f"All of this was measured on {analysis.model}, a model made to exercise the program: "
@@ -363,6 +382,12 @@ def _reading(gain: GainSummary) -> str:
     return "did not measurably change"
 
 
+_ARMS_SAY = {
+    "format_control": "The control, trained on the letters of other words,",
+    "direct": "The ceiling, trained on position and count themselves,",
+}
+
+
 def _gains_sentence(analysis: StudyAnalysis, row: ConfigurationSummary) -> str:
     parts = []
     for task, gain in row.gains.items():
@@ -376,6 +401,9 @@ def _gains_sentence(analysis: StudyAnalysis, row: ConfigurationSummary) -> str:
         else "one seed, intervals over words: of this adapter, not of this configuration"
     )
     who = "The default" if row.is_default else f"The configuration with {row.label}"
+    arm = row.parameters.get("arm")
+    if row in analysis.controls and arm in _ARMS_SAY:
+        who = f"{_ARMS_SAY[arm]} ({row.label})"
     return (
         f"{who} against the untouched model, in points with 95 % intervals: "
         f"{', '.join(parts)}; {kind}."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from enum import StrEnum
 from pathlib import Path
@@ -137,7 +138,11 @@ def _jsonl(predictions: pd.DataFrame) -> str:
     return written
 
 
-_WRITERS = {".parquet": _parquet, ".csv": _csv, ".jsonl": _jsonl}
+_WRITERS: Mapping[str, Callable[[pd.DataFrame], bytes | str]] = {
+    ".parquet": _parquet,
+    ".csv": _csv,
+    ".jsonl": _jsonl,
+}
 
 
 def _write(predictions: pd.DataFrame, output: Path) -> None:

@@ -182,6 +182,8 @@ def _run_and_print(
     from tuning.cli import tables
 
     tables.CONSOLE.print(tables.ranking_table(analysis, tables.CONSOLE.width))
+    if analysis.controls or analysis.base_arms:
+        tables.CONSOLE.print(tables.arms_table(analysis))
     for sentence in analysis.verdict:
         tables.CONSOLE.print(f"- {sentence}")
     tables.CONSOLE.print(f"best configuration: {root.best_configs / f'{spec.name}_best.yaml'}")

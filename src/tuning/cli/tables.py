@@ -180,6 +180,18 @@ def retention_text(retention: Mapping[str, Drift]) -> str:
     return "\n".join(lines)
 
 
+def base_arm_text(name: str, accuracies: Mapping[str, Accuracy]) -> str:
+    """Return the untouched model put otherwise: with examples, or with the spelling told."""
+    parts = (f"{task} {percent(value)}" for task, value in accuracies.items())
+    return f"untouched, {name.replace('_', '-')}: {', '.join(parts)}"
+
+
+def left_out_text(left_out: Mapping[str, int]) -> str:
+    """Return how many words of a user's own list were not trained on, and why."""
+    parts = (f"{count:,} {reason}" for reason, count in left_out.items() if count)
+    return f"words of your list left out: {', '.join(parts) or 'none'}"
+
+
 def agreement_text(num_decoded: int, num_disagreements: int) -> str:
     """Return how often freely decoded answers confirm one pass."""
     if num_decoded == 0:
@@ -195,6 +207,30 @@ def mix_text(mix: Mapping[str, Mapping[str, int]]) -> str:
         for task, counts in mix.items()
     )
     return "\n".join(["items by template, band and stratum:", *lines])
+
+
+def arms_table(analysis: StudyAnalysis) -> Table:
+    """Return the arms of a study side by side: what was put otherwise, and what was trained."""
+    table = Table(title="Arms, strict reading", title_justify="left")
+    table.add_column("arm", no_wrap=True)
+    table.add_column("seeds", justify="right")
+    for task in analysis.base:
+        table.add_column(f"{task}: accuracy", justify="right")
+    table.add_row("untouched", "–", *map(percent, analysis.base.values()))
+    for name, accuracies in analysis.base_arms.items():
+        values = (percent(accuracies.get(task)) for task in analysis.base)
+        table.add_row(f"untouched, {name.replace('_', '-')}", "–", *values)
+    default = [row for row in analysis.configurations if row.is_default]
+    for row in (*default, *analysis.controls):
+        cells = (
+            f"{100 * g.accuracy:.1f} %, {100 * g.gain:+.1f} "
+            f"[{100 * g.low:+.1f}, {100 * g.high:+.1f}]"
+            for g in row.gains.values()
+        )
+        table.add_row(row.label, str(row.num_seeds), *cells)
+    table.caption = "Trained arms: accuracy, then gain over the untouched model in points."
+    table.caption_justify = "left"
+    return table
 
 
 WIDE = 120

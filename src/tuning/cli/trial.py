@@ -140,10 +140,22 @@ def _train_and_print(request: SingleRequest, config: ExperimentConfig, root: Res
         typer.echo(json.dumps(dataclasses.asdict(record)))
         return
     result, cost = record.result, record.execution
-    tables.CONSOLE.print(tables.task_table(result.tasks, f"{result.model}, {result.step} steps"))
-    tables.CONSOLE.print(
+    arm = config.spelling_config.arm.value
+    title = f"{result.model}, {result.step} steps, arm {arm}"
+    show = tables.CONSOLE.print
+    show(tables.task_table(result.tasks, title))
+    show(tables.readings_table(result.tasks, is_tuned=True))
+    for name, accuracies in result.base_arms.items():
+        show(tables.base_arm_text(name, accuracies), soft_wrap=True)
+    show(tables.retention_text(result.retention), soft_wrap=True)
+    if result.num_decoded:
+        show(tables.agreement_text(result.num_decoded, result.num_disagreements), soft_wrap=True)
+    if result.left_out_words:
+        show(tables.left_out_text(result.left_out_words), soft_wrap=True)
+    show(
         f"transfer_learning_score {result.metrics['transfer_learning_score']:.3f} (a level, not a "
         f"transfer) · {cost.train_seconds:.1f} s training, {cost.num_trained_tokens:,} tokens, "
         f"peak {cost.peak_memory_bytes / 2**20:.0f} MiB"
     )
-    tables.CONSOLE.print(f"record: {folder.record}")
+    adapter = root.training(result.training_key).adapter(result.step)
+    show(f"adapter: {adapter}\nrecord: {folder.record}", soft_wrap=True)

@@ -6,7 +6,9 @@ folder or none: `tuning models fetch NAME`.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import io
 import json
 import os
 import subprocess
@@ -227,13 +229,15 @@ def _convert(name: str, gguf: Path, folder: Path) -> None:
     import torch
     from safetensors.torch import save_file
     from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging as transformers_logging
 
-    transformers_logging.disable_progress_bar()
     source: dict[str, Any] = {"gguf_file": gguf.name}
     try:
-        network = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **source)
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **source)
+        # The bar of this conversion takes no orders from the library's own switch.
+        with contextlib.redirect_stderr(io.StringIO()):
+            network = AutoModelForCausalLM.from_pretrained(
+                gguf.parent, dtype=torch.float32, **source
+            )
+            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **source)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ModelError(f"the weights of {name} cannot be read: {_first_line(error)}") from error
     settings = network.config.to_dict()
@@ -247,7 +251,9 @@ def _convert(name: str, gguf: Path, folder: Path) -> None:
         if not (settings.get("tie_word_embeddings") and key == "lm_head.weight")
     }
     files.make_folder(folder)
-    save_file(tensors, str(folder / "model.safetensors"), metadata={"format": "pt"})
+    weights = folder / "model.safetensors"
+    save_file(tensors, str(weights), metadata={"format": "pt"})
+    files.readable_by_all(weights)
     files.write_json(folder / "config.json", settings)
     tokenizer.save_pretrained(str(folder))
 

@@ -44,6 +44,7 @@ def merge_adapter(name: str, adapter: Path, output: Path) -> None:
     files.make_folder(temporary)
     with files.readable_os_errors(output):
         save_file(tensors, str(temporary / "model.safetensors"), metadata={"format": "pt"})
+        files.readable_by_all(temporary / "model.safetensors")
         _copy_the_rest(found_or_fetched(name), temporary)
     files.publish_folder(temporary, output)
 
