@@ -25,6 +25,7 @@ nightly: $(VENV)/.dev
 
 bench: $(VENV)/.run
 	$(BIN)/python benchmarks/evaluation.py
+	$(BIN)/python benchmarks/suites.py
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

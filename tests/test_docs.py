@@ -41,7 +41,8 @@ ALL = list(dict.fromkeys(command for page in PAGES for command in commands(page)
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("checkout")
-    shutil.copytree(ROOT / "configs", folder / "configs")
+    for name in ("configs", "examples"):
+        shutil.copytree(ROOT / name, folder / name)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         yield folder

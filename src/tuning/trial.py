@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -75,12 +75,17 @@ def run_trial(
         bench = load_bench(config)
         data = _training_data(config, bench)
         text = read_training_text(data.stream, steps * config.training_config.effective_batch_size)
-        base = evaluate_base(bench, root)
-        base_arms = {p.value: evaluate_base(bench, root, p) for p in _base_promptings(config)}
+        on_items = _share_of_items(on_progress, steps)
+        base = evaluate_base(bench, root, on_progress=on_items)
+        base_arms = {
+            p.value: evaluate_base(bench, root, p, on_items) for p in _base_promptings(config)
+        }
         folder = root.training(training_key(config))
         with files.exclusive_lock(folder.lock, f"training {folder.root.name}"):
             trained = train(config, bench, data.stream, folder, request.budgets, on_progress)
-            tuned = evaluate_adapter(bench, folder.adapter(steps), folder, steps, text.words)
+            tuned = evaluate_adapter(
+                bench, folder.adapter(steps), folder, steps, text.words, on_items
+            )
     tasks = measures.task_results(base.predictions, tuned.predictions, bench.baseline_of)
     own_weights = Weights(
         config.transfer_config.position_task_weight, config.transfer_config.count_task_weight
@@ -127,6 +132,13 @@ def run_trial(
     )
     write_record(request.folder, record)
     return record
+
+
+def _share_of_items(on_progress: OnProgress | None, steps: int) -> Callable[[int, int], None]:
+    """Return what an evaluation tells of its items, as progress of the trial."""
+    if on_progress is None:
+        return lambda done, total: None
+    return lambda done, total: on_progress(steps, {"evaluated": done / total})
 
 
 def _training_data(config: ExperimentConfig, bench: Bench) -> TrainingData:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -39,6 +38,15 @@ class Put(StrEnum):
     ORACLE = "oracle"
 
 
+class Precision(StrEnum):
+    """Type of numbers of the model."""
+
+    AUTO = "auto"
+    FP32 = "32-true"
+    BF16 = "bf16"
+    FP16 = "fp16"
+
+
 def evaluate(
     model: options.ModelOption = "tiny",
     adapter: Annotated[
@@ -58,6 +66,9 @@ def evaluate(
     prompting: Annotated[
         Put, typer.Option(help="Put items with four examples, or with the spelling told.")
     ] = Put.ZERO_SHOT,
+    precision: Annotated[
+        Precision, typer.Option(help="Of the model; auto is what the machine has.")
+    ] = Precision.AUTO,
     strata: Annotated[
         bool, typer.Option("--strata", help="Also show every stratum with its own baseline.")
     ] = False,
@@ -87,14 +98,20 @@ def evaluate(
         raise ConfigError(
             f"--prompting {prompting.value} is asked of the untouched model; leave out --adapter"
         )
+    if suite is not None and prompting is not Put.ZERO_SHOT:
+        raise ConfigError(
+            f"--prompting {prompting.value} is for our own items; write your own prompts into "
+            f"{suite}"
+        )
     if output is not None and output.suffix not in _WRITERS:
         raise ConfigError(
             f"--output must end in {', '.join(_WRITERS)}, got {output.suffix or str(output)!r}"
         )
-    from tuning.cli.progress import ERRORS
+    from tuning.cli.progress import item_progress
     from tuning.config import EvaluationConfig
     from tuning.evaluation.on_demand import Question, evaluate_model
     from tuning.model.machine import quiet_libraries, threads
+    from tuning.paths import ResultsRoot
     from tuning.tasks.prompts import Prompting
 
     sizes = EvaluationConfig(
@@ -107,14 +124,16 @@ def evaluate(
         suite=suite,
         prompting=Prompting(prompting.value),
         sizes=sizes,
+        precision=precision.value,
     )
-    root = options.results_root(results_dir)
-    show = ERRORS.status("scoring") if not quiet and ERRORS.is_terminal else nullcontext()
-    with quiet_libraries(), threads(None), show:
+    root = ResultsRoot(results_dir)
+    with quiet_libraries(), threads(None), item_progress(quiet=quiet) as on_progress:
         if certify is not None:
             _certify(question, root, certify, as_json=as_json)
             return
-        evaluated = evaluate_model(question, root, with_strata=strata or as_json)
+        evaluated = evaluate_model(
+            question, root, with_strata=strata or as_json, on_progress=on_progress
+        )
     if output is not None:
         _write(evaluated.predictions, output)
     if as_json:

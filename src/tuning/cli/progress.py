@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -56,6 +56,11 @@ class TrialProgress:
                 f"{name} {100 * value:.0f} %"
                 for name, value in zip(("spelling", "position", "count"), values, strict=True)
             )
+        if "evaluated" in metrics:
+            self.progress.update(
+                self.trial_task, state=f"evaluating, {100 * metrics['evaluated']:.0f} %"
+            )
+            return
         loss = f"loss {metrics['loss']:.3f} " if "loss" in metrics else ""
         self.progress.update(self.trial_task, completed=step, state=loss + self.accuracies)
 
@@ -69,6 +74,28 @@ class TrialProgress:
         print_line(
             f"{self.label}: {summary(record)}{' (was there)' if was_there else ''}", highlight=False
         )
+
+
+@contextlib.contextmanager
+def item_progress(*, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """Show how many items a model has answered; yields what to tell."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total} items"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=ERRORS, transient=True) as progress:
+        task = progress.add_task("loading", total=None)
+
+        def on_progress(done: int, total: int) -> None:
+            progress.update(task, description="scoring", completed=done, total=total)
+
+        yield on_progress
 
 
 def summary(record: TrialRecord) -> str:

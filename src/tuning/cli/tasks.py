@@ -222,3 +222,32 @@ def exclusions(
     if list_words:
         for word in report.left_out:
             typer.echo(word)
+
+
+@app.command("scan")
+def scan(
+    file: Annotated[Path, typer.Argument(help="Training text: JSON lines with prompt and answer.")],
+    as_json: options.Json = False,
+) -> None:
+    """Find every line of a training text that teaches position, count, length or contents.
+
+    Exits with 2 when a line does. The same scanner reads every example before a training begins.
+
+    Example: tuning tasks scan examples/replay.jsonl
+    """
+    from tuning.tasks.replay import leaks_in
+
+    found = []
+    num_lines = 0
+    for number, finding in leaks_in(file):
+        num_lines += 1
+        if finding is not None:
+            found.append({"line": number, "leak": finding.leak.value, "text": finding.text})
+    if as_json:
+        typer.echo(json.dumps({"num_lines": num_lines, "findings": found}))
+    else:
+        for row in found:
+            typer.echo(f"{file}, line {row['line']}: {row['leak']} content: {row['text']!r}")
+        typer.echo(f"{num_lines:,} lines read, {len(found):,} with letter-level content")
+    if found:
+        raise typer.Exit(2)

@@ -10,15 +10,16 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from tuning import measures
+from tuning import files, measures
 from tuning.config import EvaluationConfig, load, resolved_precision
 from tuning.errors import ModelError
 from tuning.evaluation.bench import Bench, bench_on, new_bench, validation_bench
 from tuning.evaluation.certificate import Certificate, certify, store_certificate
+from tuning.evaluation.one_pass import OnProgress
 from tuning.evaluation.stored import evaluate_adapter, evaluate_base
 from tuning.measures import Drift, StratumResult, TaskResult
 from tuning.model.base import encodable, load_base, subject_words
-from tuning.model.lora import adapter_hash, stored_adapter
+from tuning.model.lora import adapter_hash, check_is_adapter, stored_adapter
 from tuning.model.tiny import tiny_words
 from tuning.paths import ResultsRoot, TrainingFolder
 from tuning.tasks.prompts import Prompting
@@ -42,6 +43,8 @@ class Question:
     prompting: Prompting = Prompting.ZERO_SHOT
     """Of the untouched model; with an adapter zero-shot alone."""
     sizes: EvaluationConfig = EvaluationConfig()
+    precision: str = "auto"
+    """32-true, bf16, fp16, or what the machine has."""
 
 
 class Evaluated(NamedTuple):
@@ -63,7 +66,11 @@ class Evaluated(NamedTuple):
 
 
 def evaluate_model(
-    question: Question, root: ResultsRoot, *, with_strata: bool = False
+    question: Question,
+    root: ResultsRoot,
+    *,
+    with_strata: bool = False,
+    on_progress: OnProgress = lambda done, total: None,
 ) -> Evaluated:
     """Score a model, and an adapter against it; what was asked before is read from disk.
 
@@ -71,17 +78,21 @@ def evaluate_model(
         question: What to ask, of which model.
         root: Where answers are kept.
         with_strata: Also compare stratum by stratum.
+        on_progress: Told of items done, and of all; for the untouched and then the tuned model.
 
     Raises:
         UserError: The model, the adapter, the words or the suite cannot be had.
     """
+    if question.adapter is not None:
+        check_is_adapter(question.adapter)
     bench = bench_of(question)
-    before = evaluate_base(bench, root, question.prompting)
+    files.make_folder(root.root)
+    before = evaluate_base(bench, root, question.prompting, on_progress)
     after, folder = before, root.training(bench.base.key)
     if question.adapter is not None:
         folder, step = _folder_of(question.adapter, root)
         trained = _trained_words(bench, question.adapter)
-        after = evaluate_adapter(bench, question.adapter, folder, step, trained)
+        after = evaluate_adapter(bench, question.adapter, folder, step, trained, on_progress)
     asked = (before.predictions, after.predictions, bench.baseline_of)
     both = (before,) if after is before else (before, after)
     return Evaluated(
@@ -104,7 +115,7 @@ def bench_of(question: Question) -> Bench:
         UserError: The model, the words or the suite cannot be had.
     """
     name, sizes = question.model, question.sizes
-    precision = resolved_precision("auto")
+    precision = resolved_precision(question.precision)
     if question.suite is not None:
         suite = read_suite(question.suite, load_base(name, precision).tokenizer.cut)
         return bench_on(name, precision, sizes, suite, suite)

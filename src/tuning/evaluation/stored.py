@@ -20,6 +20,7 @@ from tuning import files, measures
 from tuning.errors import ResultsError
 from tuning.evaluation.bench import Bench
 from tuning.evaluation.generation import greedy_texts
+from tuning.evaluation.one_pass import OnProgress
 from tuning.evaluation.retention import retention
 from tuning.measures import Drift
 from tuning.model.lora import stored_adapter
@@ -72,12 +73,22 @@ class Asked:
 
 
 def evaluate_base(
-    bench: Bench, root: ResultsRoot, prompting: Prompting = Prompting.ZERO_SHOT
+    bench: Bench,
+    root: ResultsRoot,
+    prompting: Prompting = Prompting.ZERO_SHOT,
+    on_progress: OnProgress = lambda done, total: None,
 ) -> Evaluation:
-    """Return the untouched model's answers, from disk when they are there."""
+    """Return the untouched model's answers, from disk when they are there.
+
+    Args:
+        bench: The model.
+        root: Where answers are kept.
+        prompting: How items are put to it.
+        on_progress: Told of items done, and of all.
+    """
     suite = prompted(bench.suite, prompting, bench.words[Split.TRAIN].real)
     asked = Asked(suite=suite, folder=root.training(bench.base.key), weights=f"{bench.base.key}@0")
-    return _stored(bench, asked) or _evaluate(bench, asked)
+    return _stored(bench, asked) or _evaluate(bench, asked, on_progress)
 
 
 def evaluate_adapter(
@@ -86,6 +97,7 @@ def evaluate_adapter(
     folder: TrainingFolder,
     step: int,
     trained_words: frozenset[str] | None = None,
+    on_progress: OnProgress = lambda done, total: None,
 ) -> Evaluation:
     """Return the answers with an adapter, from disk when they are there.
 
@@ -95,6 +107,7 @@ def evaluate_adapter(
         folder: The training that answers are kept with.
         step: Optimizer steps of the adapter.
         trained_words: Words of the training text, for the strata of what was seen.
+        on_progress: Told of items done, and of all.
 
     Raises:
         ModelError: The adapter is damaged, or made for another model.
@@ -112,6 +125,7 @@ def evaluate_adapter(
         return _evaluate(
             bench,
             asked,
+            on_progress,
             lambda: retention(bench.base, adapted, bench.words[Split.VALIDATION].real),
         )
 
@@ -136,10 +150,13 @@ def _stored(bench: Bench, asked: Asked) -> Evaluation | None:
 
 
 def _evaluate(
-    bench: Bench, asked: Asked, drift: Callable[[], Mapping[str, Drift]] = dict
+    bench: Bench,
+    asked: Asked,
+    on_progress: OnProgress,
+    drift: Callable[[], Mapping[str, Drift]] = dict,
 ) -> Evaluation:
     clock = time.monotonic()
-    predictions = score(bench, asked.suite)
+    predictions = score(bench, asked.suite, on_progress)
     if asked.trained_words is not None:
         predictions["seen_tokens"] = seen_tokens(bench, asked.suite, asked.trained_words)
     decoded = predictions[measures.LENIENT].notna()
@@ -157,13 +174,15 @@ def _evaluate(
     return stored
 
 
-def score(bench: Bench, suite: Suite) -> pd.DataFrame:
+def score(
+    bench: Bench, suite: Suite, on_progress: OnProgress = lambda done, total: None
+) -> pd.DataFrame:
     """Return predictions in the strict and choice readings, and on a part in the lenient one.
 
     Columns beside those of one pass, missing where an item was not decoded freely: text,
     extracted, outcome, lenient_correct, character_error_rate, length_error.
     """
-    predictions = bench.scorer.score(suite)
+    predictions = bench.scorer.score(suite, on_progress)
     chosen = suite.spread(bench.sizes.num_generated_items)
     items = [suite.items[i] for i in chosen]
     encoded = bench.base.tokenizer.encode_items(items)

@@ -76,7 +76,7 @@ def stored_adapter(base: BaseModel, folder: Path) -> Iterator[PeftModel]:
     Raises:
         ModelError: The folder holds no adapter, or one that does not fit this model.
     """
-    _check_is_adapter(folder)
+    check_is_adapter(folder)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)
@@ -101,11 +101,16 @@ def adapter_hash(folder: Path) -> str:
     Raises:
         ModelError: The folder holds no adapter.
     """
-    _check_is_adapter(folder)
+    check_is_adapter(folder)
     return files.sha256_of_file(folder / "adapter_model.safetensors")
 
 
-def _check_is_adapter(folder: Path) -> None:
+def check_is_adapter(folder: Path) -> None:
+    """Check that a folder holds an adapter in PEFT's format; reads nothing of it.
+
+    Raises:
+        ModelError: It does not.
+    """
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         if not (folder / name).is_file():
             raise ModelError(f"{folder} holds no adapter: {name} is missing")

@@ -16,7 +16,7 @@ from typing import Protocol
 from tuning.errors import DataError, LeakError
 from tuning.files import numbered_lines
 from tuning.tasks.items import Item, Task
-from tuning.tasks.leak_scan import check_item
+from tuning.tasks.leak_scan import Finding, check_item, find_leak, masked_text
 
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 MONTHS = (
@@ -142,7 +142,7 @@ class ReplayFile:
             if not line.strip():
                 continue
             try:
-                check_item(self._parsed(line, number))
+                check_item(_parsed(line, f"{path}, line {number}"))
             except LeakError as error:
                 raise LeakError(f"{path}, line {number}: {error}") from error
             self.offsets.append(offset)
@@ -162,31 +162,43 @@ class ReplayFile:
         """Return example `index`, read from disk."""
         with self.path.open("rb") as file:
             file.seek(self.offsets[index])
-            return self._parsed(file.readline(), index + 1)
+            return _parsed(file.readline(), f"{self.path}, example {index + 1}")
 
     def __iter__(self) -> Iterator[Item]:
         """Yield all examples in order."""
         return (self[i] for i in range(len(self)))
 
-    def _parsed(self, line: bytes, number: int) -> Item:
-        place = f"{self.path}, line {number}"
-        try:
-            raw = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{place}: not JSON: {error}") from error
-        if not isinstance(raw, dict):
-            raise DataError(f"{place}: must be an object, got {type(raw).__name__}")
-        for key in ("prompt", "answer"):
-            value = raw.get(key)
-            if not isinstance(value, str) or not value.strip():
-                raise DataError(f"{place}: {key} must be a text that is not empty, got {value!r}")
-            if len(value) > MAX_CHARACTERS:
-                raise DataError(
-                    f"{place}: {key} must have at most {MAX_CHARACTERS:,} characters, "
-                    f"got {len(value):,}"
-                )
-        for key in raw:
-            if key not in ("prompt", "answer"):
-                raise DataError(f"{place}: {key}: no such field; known: prompt, answer")
-        question = raw["prompt"].rstrip() + "\n"
-        return _item("own", question, raw["answer"].strip())
+
+def _parsed(line: bytes, place: str) -> Item:
+    try:
+        raw = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{place}: not JSON: {error}") from error
+    if not isinstance(raw, dict):
+        raise DataError(f"{place}: must be an object, got {type(raw).__name__}")
+    for key in ("prompt", "answer"):
+        value = raw.get(key)
+        if not isinstance(value, str) or not value.strip():
+            raise DataError(f"{place}: {key} must be a text that is not empty, got {value!r}")
+        if len(value) > MAX_CHARACTERS:
+            raise DataError(
+                f"{place}: {key} must have at most {MAX_CHARACTERS:,} characters, "
+                f"got {len(value):,}"
+            )
+    for key in raw:
+        if key not in ("prompt", "answer"):
+            raise DataError(f"{place}: {key}: no such field; known: prompt, answer")
+    question = raw["prompt"].rstrip() + "\n"
+    return _item("own", question, raw["answer"].strip())
+
+
+def leaks_in(path: Path) -> Iterator[tuple[int, Finding | None]]:
+    """Yield the number of each line of a training text, and what it gives away.
+
+    Raises:
+        DataError: A line is not what it must be.
+    """
+    for number, _, line in numbered_lines(path, MAX_LINE_BYTES):
+        if line.strip():
+            item = _parsed(line, f"{path}, line {number}")
+            yield number, find_leak(masked_text(item.question, item.answer, ()))
