@@ -48,7 +48,10 @@ class Precision(StrEnum):
 
 
 def evaluate(
-    model: options.ModelOption = "tiny",
+    model: Annotated[
+        str | None,
+        typer.Option(help="Known name, Hub id or folder; by default the adapter's own, or tiny."),
+    ] = None,
     adapter: Annotated[
         Path | None, typer.Option(help="Folder of an adapter in PEFT's format.")
     ] = None,
@@ -91,9 +94,10 @@ def evaluate(
 
     tuning evaluate --suite items.jsonl --output predictions.csv
     """
-    from tuning.model.hub import check_name
+    from tuning.model.hub import base_of_adapter, check_name
 
-    check_name(model)
+    name = model or (base_of_adapter(adapter) if adapter else "tiny")
+    check_name(name)
     if adapter is not None and prompting is not Put.ZERO_SHOT:
         raise ConfigError(
             f"--prompting {prompting.value} is asked of the untouched model; leave out --adapter"
@@ -118,7 +122,7 @@ def evaluate(
         num_words=num_words, num_monitor_words=3, num_generated_items=num_generated
     )
     question = Question(
-        model=model,
+        model=name,
         adapter=adapter,
         words=words.value,
         suite=suite,

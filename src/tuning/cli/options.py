@@ -18,9 +18,6 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and do nothing.")]
 FocusOption = Annotated[Focus, typer.Option("--focus", help="What trials are ranked by.")]
-ModelOption = Annotated[
-    str, typer.Option("--model", help="tiny, another known name, a Hub id, or a local folder.")
-]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(

@@ -83,9 +83,9 @@ class OnePassScorer:
     ) -> pd.DataFrame:
         """Return a row for each item of `suite`, in its order.
 
-        Columns: task, word, template, prompt, gold, n, letter, stratum, band, num_tokens,
-        is_pseudo_word, letter_token_length, strict_correct, choice_correct (missing where there is
-        no choice), choice, margin, decoded_for_real.
+        Columns: task, word, template, prompt, gold, n, letter, stratum, band, tokens (of the word,
+        with | between), num_tokens, is_pseudo_word, letter_token_length, strict_correct,
+        choice_correct (missing where there is no choice), choice, margin, decoded_for_real.
         """
         asked, owner = _with_targets(suite.items)
         encoded = self.tokenizer.encode_items(asked)
@@ -315,6 +315,7 @@ def _table(
             "letter": pd.array([item.letter for item in items], dtype="string"),
             "stratum": [item.stratum for item in items],
             "band": [facts.band.value for facts in suite.facts],
+            "tokens": ["|".join(facts.tokens) for facts in suite.facts],
             "num_tokens": [facts.num_tokens for facts in suite.facts],
             "is_pseudo_word": [facts.is_pseudo_word for facts in suite.facts],
             "letter_token_length": pd.array(

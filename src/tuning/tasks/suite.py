@@ -38,6 +38,8 @@ class WordFacts:
     is_pseudo_word: bool
     letter_token_length: int | None = None
     """Position items: letters of the token that holds the letter asked for."""
+    tokens: tuple[str, ...] = ()
+    """The word as its tokenizer cuts it, in the form with a leading space."""
 
 
 def facts_of(item: Item, pieces: Sequence[str], *, is_pseudo_word: bool) -> WordFacts:
@@ -53,6 +55,7 @@ def facts_of(item: Item, pieces: Sequence[str], *, is_pseudo_word: bool) -> Word
         num_tokens=len(pieces),
         is_pseudo_word=is_pseudo_word,
         letter_token_length=_letter_token_length(item, pieces),
+        tokens=tuple(pieces),
     )
 
 
