@@ -74,3 +74,9 @@ def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
     if close:
         return f"did you mean {' or '.join(close)}?"
     return f"known: {', '.join(sorted(names))}"
+
+
+def shown(value: object, limit: int = 80) -> str:
+    """Return a user's value as a message shows it: in quotes, and never longer than `limit`."""
+    text = repr(value)
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."

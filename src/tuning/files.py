@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tuning.errors import DataError, NotFoundError, ResultsError, nearest
+from tuning.errors import DataError, NotFoundError, ResultsError, nearest, shown
 
 
 @contextlib.contextmanager
@@ -294,7 +294,11 @@ def numbered_lines(path: Path, max_bytes: int) -> Iterator[tuple[int, int, bytes
         NotFoundError: There is no such file.
         DataError: It cannot be read, is binary, or a line is longer than `max_bytes`.
     """
-    if not path.exists():
+    try:
+        is_there = path.exists()
+    except OSError as error:
+        raise DataError(f"{shown(str(path))}: cannot be read: {error.strerror}") from error
+    if not is_there:
         siblings = [p.name for p in path.parent.glob("*")] if path.parent.is_dir() else []
         raise NotFoundError(f"{path}: no such file; {nearest(path.name, sorted(siblings)[:50])}")
     if not path.is_file():

@@ -78,13 +78,16 @@ MIN_CELL_WORDS = 10
 
 def _count_baselines(items: Sequence[Item]) -> dict[str, float]:
     """Score the majority answer: overall, by letter, by letter and length; within the strata."""
-    whole = [(i.stratum,) for i in items]
+    whole: list[tuple[object, ...]] = [() for _ in items]
+    by_stratum = [(i.stratum,) for i in items]
     by_letter = [(i.stratum, i.letter) for i in items]
     by_length = [(i.stratum, i.letter, len(i.word)) for i in items]
     return {
-        "majority": _majority(items, [whole]),
-        "majority by letter": _majority(items, [by_letter, whole]),
-        "majority by letter and length": _majority(items, [by_length, by_letter, whole]),
+        "majority": _majority(items, [by_stratum, whole]),
+        "majority by letter": _majority(items, [by_letter, by_stratum, whole]),
+        "majority by letter and length": _majority(
+            items, [by_length, by_letter, by_stratum, whole]
+        ),
     }
 
 

@@ -66,6 +66,10 @@ class Template:
         return self.text.format(**values)
 
 
+REPEAT = Template("repeat", "Repeat this: {phrase}.\n")
+"""Asks to repeat words; the one template of replay that holds words of a list."""
+
+
 def trained(templates: Sequence[Template]) -> tuple[Template, ...]:
     """Return the templates that training may use."""
     return tuple(template for template in templates if not template.held_out)

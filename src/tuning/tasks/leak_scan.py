@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from tuning.errors import LeakError
-from tuning.tasks.items import Item
+from tuning.tasks import spelling
+from tuning.tasks.items import REPEAT, Item
 
 
 class Leak(StrEnum):
@@ -29,58 +30,58 @@ class Leak(StrEnum):
 
 _LETTER = r"(?:letters?|characters?|chars?|vowels?|consonants?|alphabets?)"
 _ORDINAL = (
-    r"(?:\d+\s*(?:st|nd|rd|th)|first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth"
+    r"(?:\d+\s?(?:st|nd|rd|th)|first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth"
     r"|eleventh|twelfth|last|final|middle|initial|penultimate|next[- ]to[- ]last|n-?th)"
 )
 _NUMBER = (
     r"(?:\d+|zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|once|twice|thrice)"
 )
-_ONE_LETTER = r"""(?:["'`“‘]?(?<![\w'])[a-z](?![\w'])["'`”’]?)"""
-_VERB = r"(?:occurs?|appears?|(?:is|are) (?:used|found|present)|show(?:s|ing)? up|repeats?|come up)"
+# A letter that stands alone; `a` and `i` are words too, and are letters only beside what says so.
+_ANY_LETTER = r"(?:(?<![\w'])[a-z](?![\w'…]))"
+_LONE_LETTER = r"(?:(?<![\w'])[b-hj-z](?![\w'…]))"
+_VERB = r"(?:occurs?|appears?|(?:is|are) (?:used|found|present)|shows? up|repeats?|comes? up)"
+_USED = r"(?:used|found|present|written|there)"
+_PLACE = r"(?:position|place|slot|spot)"
 
 _PATTERNS: tuple[tuple[Leak, str], ...] = (
-    (Leak.POSITION, rf"\b{_ORDINAL}(?:[- ]\w+)?[- ]{_LETTER}\b"),
-    (Leak.POSITION, rf"\b{_LETTER}\s*(?:number|no\.?|nr\.?|#)\s*{_NUMBER}"),
-    (Leak.POSITION, rf"\b{_LETTER}\b[^.?!]*\b(?:position|place|slot|spot)\b"),
-    (Leak.POSITION, rf"\b(?:position|place|slot|spot)\s*(?:number\s*)?(?:{_NUMBER}|{_ORDINAL})\b"),
-    (Leak.POSITION, rf"\b{_ORDINAL}\s+(?:position|place|slot|spot)\b"),
-    (
-        Leak.POSITION,
-        rf"\b(?:starts?|begins?|ends?)\s+(?:with|in|on)\b.*{_LETTER}|"
-        rf"\b(?:starts?|begins?|ends?)\s+(?:with|in|on)\s+{_ONE_LETTER}",
-    ),
-    (Leak.POSITION, rf"\b{_LETTER}\b[^.?!]*\b(?:before|after|follows|precedes)\b"),
+    (Leak.NUMBERED, rf"(?<!\w)\d+ ?[.:)=\-] ?{_ANY_LETTER}"),
+    (Leak.NUMBERED, r"(?<!\w)[a-z] ?[:=(\-] ?\d+"),
+    (Leak.NUMBERED, r"(?<!\w)[a-z] ?\d+(?:[ ,;-]+[a-z] ?\d+)+(?!\w)"),
+    (Leak.NUMBERED, r"(?<!\w)\d+ ?[a-z](?:[ ,;-]+\d+ ?[a-z])+(?!\w)"),
+    (Leak.NUMBERED, r"(?<!\w)(?:[a-z]\d){2,}"),
+    (Leak.NUMBERED, rf"\b{_NUMBER} (?:is|=) {_LONE_LETTER}"),
     (Leak.INDEX, r"\b(?:index|indices|offset)\b"),
-    (Leak.INDEX, r"\w\[\s*-?\d+\s*\]"),
-    (Leak.COUNT, rf"\bhow (?:many|often)\b.*\b(?:{_LETTER}|times|{_VERB})"),
-    (Leak.COUNT, rf"\bhow (?:many|often)\b[^.?!]*{_ONE_LETTER}"),
-    (Leak.COUNT, rf"\b(?:count|tally|number|frequency|occurrences?)\b[^.?!]*\b{_LETTER}\b"),
-    (Leak.COUNT, rf"\b{_LETTER}\b[^.?!]*\b(?:{_VERB}|{_NUMBER}\s+times?|count)\b"),
-    (Leak.COUNT, rf"\bcount\s+(?:the\s+)?(?:{_ONE_LETTER}|\w'?s\b)"),
-    (Leak.COUNT, rf"\b{_NUMBER}\s+(?:times\s+)?(?:{_LETTER}|{_ONE_LETTER}'?s)\b"),
-    (Leak.COUNT, rf"{_ONE_LETTER}\s+(?:{_VERB})"),
-    (Leak.LENGTH, r"\b(?:length|size)\s+of\b|\bhow long\b|\blen\s*\("),
+    (Leak.INDEX, r"\w ?\[ ?-?\d+ ?\]"),
+    (Leak.LENGTH, r"\blength\b|\blen ?\("),
+    (Leak.LENGTH, r"\bhow long (?:is|are) (?:[^.?!]*\b(?:words?|names?)\b|[^.?!]*[.?!]+ \d{1,2}$)"),
     (Leak.LENGTH, rf"\b{_NUMBER}[- ]{_LETTER}\b|\bnumber of {_LETTER}\b"),
-    (
-        Leak.CONTAINS,
-        rf"\b(?:contain|includ|hold)(?:s|e|es|ed|ing)?\b[^.?!]*"
-        rf"(?:\b{_LETTER}\b|{_ONE_LETTER})",
-    ),
-    (Leak.CONTAINS, rf"\b(?:is|are) there (?:an? |any )?(?:\b{_LETTER}\b|{_ONE_LETTER})"),
-    (Leak.CONTAINS, rf"\b(?:has|have|with|without)\s+(?:an?|the)?\s*{_LETTER}\s+{_ONE_LETTER}"),
-    (Leak.CONTAINS, rf"\b{_LETTER}\s+{_ONE_LETTER}\s+(?:in|part of|among)\b"),
-    (Leak.CONTAINS, rf"{_ONE_LETTER}\s+(?:in|part of|among)\s+\w{{3,}}"),
-    (Leak.NUMBERED, rf"(?<!\w)\d+\s*[.:)=\-]\s*{_ONE_LETTER}"),
-    (Leak.NUMBERED, r"(?<!\w)[a-z]\s*[:=(\-]\s*\d+"),
-    (Leak.NUMBERED, r"(?<!\w)[a-z]\d+(?:[\s,;-]+[a-z]\d+)+"),
-    (Leak.NUMBERED, r"(?<!\w)\d+\s?[a-z](?:[\s,;-]+\d+\s?[a-z])+(?!\w)"),
-    (Leak.NUMBERED, rf"\b{_NUMBER}\s+(?:is|=)\s+{_ONE_LETTER}(?!\w)"),
+    (Leak.LENGTH, r"\bhow many (?:letters|characters|chars)\b"),
+    (Leak.COUNT, rf"\bhow (?:many|often)\b[^.?!]*(?:\b{_LETTER}\b|{_ANY_LETTER} {_VERB})"),
+    (Leak.COUNT, rf"\bhow (?:many|often)\b[^.?!]*{_ANY_LETTER} {_USED}\b"),
+    (Leak.COUNT, rf"\b(?:count|tally|number|frequency|occurrences?)\b[^.?!]*\b{_LETTER}\b"),
+    (Leak.COUNT, rf"\b{_LETTER}\b[^.?!]*\b(?:{_VERB}|{_NUMBER} times?|count)\b"),
+    (Leak.COUNT, rf"{_ANY_LETTER} {_VERB}\b"),
+    (Leak.COUNT, r"(?<![\w'])[a-z]'s(?!\w)"),
+    (Leak.CONTAINS, rf"\b(?:contain|includ)\w*\b[^.?!]*(?:\b{_LETTER}\b|{_LONE_LETTER})"),
+    (Leak.CONTAINS, rf"\b(?:is|are) there (?:an? |any |no )?(?:{_LETTER}\b|{_LONE_LETTER})"),
+    (Leak.CONTAINS, rf"\b(?:has|have|with|without) (?:an? |the )?(?:{_LETTER}\b|{_LONE_LETTER})"),
+    (Leak.CONTAINS, rf"{_LONE_LETTER} (?:in|part of|among)\b"),
+    (Leak.POSITION, rf"\b{_ORDINAL}(?:[- ](?!{_LETTER})\w+)?[- ]{_LETTER}\b"),
+    (Leak.POSITION, rf"\b{_LETTER} ?(?:number |no\.? |nr\.? |#)? ?{_NUMBER}\b"),
+    (Leak.POSITION, rf"\b{_LETTER}\b[^.?!]*\b{_PLACE}\b"),
+    (Leak.POSITION, rf"\b{_PLACE} (?:number )?(?:{_NUMBER}|{_ORDINAL})\b"),
+    (Leak.POSITION, rf"\b{_ORDINAL} {_PLACE}\b"),
+    # What is left that speaks of letters, or shows one: where it stands, more often than not.
+    (Leak.POSITION, rf"\b{_LETTER}\b"),
+    (Leak.POSITION, _LONE_LETTER),
 )
-_COMPILED = tuple((leak, re.compile(p, re.IGNORECASE | re.DOTALL)) for leak, p in _PATTERNS)
-# Nearly every example is clean: one search over all patterns is enough to say so.
-_ANY = re.compile("|".join(f"(?:{p})" for _, p in _PATTERNS), re.IGNORECASE | re.DOTALL)
+_COMPILED = tuple((leak, re.compile(p)) for leak, p in _PATTERNS)
+_QUOTES = re.compile(r"[\"`“”„*_]|(?<![a-z])['‘’]|['‘’](?![a-z])")
+_ABBREVIATION = re.compile(r"(?<![\w'])(?:[a-z]\.){2,}")
 
 MASK = "something"
+OWN_FORM = "a question of ours that is answered by a spelling, or by repeating words"
+"""Stands for the whole text of an example that has such a form."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,17 +97,44 @@ class Finding:
 def find_leak(text: str) -> Finding | None:
     """Return the first leak in a text, or None.
 
+    A question of ours about spelling, answered by one, is what training is for. Every other text
+    may not so much as speak of letters, or show one that stands alone. That refuses some that
+    are harmless; none that is not should pass.
+
     Args:
         text: A question and its answer as `masked_text` gives them: what is left is mostly the
             wording of templates, so that few texts are ever searched.
     """
-    if not _ANY.search(text):
+    if text == OWN_FORM:
         return None
+    plain = _QUOTES.sub("", " ".join(text.lower().replace("’", "'").split()))
+    plain = _ABBREVIATION.sub("", plain)
     for leak, pattern in _COMPILED:
-        match = pattern.search(text)
+        match = pattern.search(plain)
         if match:
             return Finding(leak, match.group(0).strip())
     return None
+
+
+@functools.cache
+def _spelling_forms() -> re.Pattern[str]:
+    """Return the pattern of our spelling questions with their answers, spellings collapsed."""
+    word, letters = r'"?[A-Za-z]+"?', "[A-Za-z]…"
+    carriers = "|".join(_as_pattern(c, word=word) for c in spelling.CARRIERS)
+    separators = "|".join(s.name for s in spelling.SEPARATORS)
+    spelled = "|".join(
+        _as_pattern(t.text.rstrip(), word=word, separator=f"(?:{separators})")
+        for t in spelling.TEMPLATES
+    )
+    joined = "|".join(
+        _as_pattern(t.text.rstrip(), letters=letters) for t in spelling.INVERSE_TEMPLATES
+    )
+    return re.compile(rf"(?:{carriers})?(?:{spelled})\n{letters}|(?:{joined})\n[A-Za-z]+")
+
+
+def _as_pattern(text: str, **values: str) -> str:
+    parts = re.split(r"\{(\w+)\}", text)
+    return "".join(values[p] if i % 2 else re.escape(p) for i, p in enumerate(parts))
 
 
 _SPELLED = re.compile(r"(?<![^\W_])([a-z])(?:[^\w]{1,3}[a-z](?![^\W_])){2,}", re.IGNORECASE)
@@ -116,13 +144,19 @@ _WORD = re.compile(r"[^\W_]{2,}")
 def masked_text(question: str, answer: str, subjects: Sequence[str]) -> str:
     """Return the text of an example as the scanner reads it.
 
-    Subject words are replaced, wherever they stand whole: the word `index` may be spelled. Of three
-    letters and more in a row, the first stands for all: a spelling is what training may show.
+    Of three letters and more in a row, the first stands for all: a spelling is what training may
+    show. Elsewhere subject words are replaced wherever they stand whole, unless they are words for
+    letters themselves.
     """
     text = _SPELLED.sub(r"\1…", f"{question.rstrip()}\n{answer}")
-    if not subjects:
+    phrase = " ".join(subjects)
+    repeated = REPEAT.fill(phrase=phrase) + phrase
+    if _spelling_forms().fullmatch(text) or (subjects and text == repeated):
+        return OWN_FORM
+    masked = {word for word in subjects if not re.fullmatch(_LETTER, word)}
+    if not masked:
         return text
-    return _WORD.sub(lambda m: MASK if m.group().lower() in subjects else m.group(), text)
+    return _WORD.sub(lambda m: MASK if m.group().lower() in masked else m.group(), text)
 
 
 def check_item(item: Item) -> None:

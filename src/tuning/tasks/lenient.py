@@ -48,8 +48,10 @@ NUMBER_WORDS = {
 } | {"once": "1", "twice": "2", "thrice": "3", "none": "0", "never": "0"}
 
 _NUMBER = re.compile(rf"\d+|\b(?:{'|'.join(NUMBER_WORDS)})\b", re.IGNORECASE)
-_LONE_LETTER = re.compile(r"(?<![^\W_])[a-z](?![^\W_])", re.IGNORECASE)
-_SPELLED = re.compile(r"(?<![^\W_])[a-z](?:[^a-z0-9]{1,4}[a-z](?![a-z0-9]))+", re.IGNORECASE)
+# What an apostrophe cuts off ("that's", "isn't") is no letter.
+_ALONE = r"(?<![^\W_])(?<![^\W_]['’])"
+_LONE_LETTER = re.compile(rf"{_ALONE}[a-z](?![^\W_])", re.IGNORECASE)
+_SPELLED = re.compile(rf"{_ALONE}[a-z](?:[^a-z0-9]{{1,4}}[a-z](?![a-z0-9]))+", re.IGNORECASE)
 
 
 def read_leniently(item: Item, text: str) -> LenientReading:
@@ -82,7 +84,7 @@ def _extracted(task: str, text: str) -> str | None:
         if not numbers:
             return None
         last = numbers[-1].lower()
-        return NUMBER_WORDS.get(last) or str(int(last))
+        return NUMBER_WORDS.get(last) or last.lstrip("0") or "0"
     return _normal(text) or None
 
 
@@ -97,9 +99,11 @@ def spelled_letters(text: str) -> str | None:
 
 
 def _read_spelling(item: Item, text: str) -> LenientReading:
-    gold = re.sub(r"[^a-z]", "", item.answer.lower())
     letters = spelled_letters(text)
     found = letters or ""
+    right = [re.sub(r"[^a-z]", "", answer.lower()) for answer in (item.answer, *item.targets)]
+    # Of several right answers, the errors are those against the nearest.
+    gold = min(right, key=lambda word: Levenshtein.distance(found, word))
     if letters is None:
         outcome = Outcome.UNPARSEABLE
     else:

@@ -13,9 +13,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from tuning.errors import DataError, LeakError
+from tuning.errors import DataError, LeakError, shown
 from tuning.files import numbered_lines
-from tuning.tasks.items import Item, Task
+from tuning.tasks.items import REPEAT, Item, Task
 from tuning.tasks.leak_scan import Finding, check_item, find_leak, masked_text
 
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -75,7 +75,7 @@ def replay_item(words: Sequence[str], rng: random.Random) -> Item:
 def repeat_item(words: Sequence[str]) -> Item:
     """Return the item that asks to repeat a phrase."""
     phrase = " ".join(words)
-    return _item("repeat", f"Repeat this: {phrase}.\n", phrase, words)
+    return _item(REPEAT.name, REPEAT.fill(phrase=phrase), phrase, words)
 
 
 def _arithmetic(rng: random.Random) -> Item:
@@ -112,7 +112,7 @@ def fixed_texts() -> list[str]:
         for way in ("after", "before")
         for name in names
     ]
-    return [*neighbours, "Repeat this:", "What is"]
+    return [*neighbours, REPEAT.text.partition("{")[0].strip(), "What is"]
 
 
 MAX_LINE_BYTES = 16_384
@@ -179,7 +179,7 @@ def _parsed(line: bytes, place: str) -> Item:
     for key in ("prompt", "answer"):
         value = raw.get(key)
         if not isinstance(value, str) or not value.strip():
-            raise DataError(f"{place}: {key} must be a text that is not empty, got {value!r}")
+            raise DataError(f"{place}: {key} must be a text that is not empty, got {shown(value)}")
         if len(value) > MAX_CHARACTERS:
             raise DataError(
                 f"{place}: {key} must have at most {MAX_CHARACTERS:,} characters, "
@@ -187,7 +187,7 @@ def _parsed(line: bytes, place: str) -> Item:
             )
     for key in raw:
         if key not in ("prompt", "answer"):
-            raise DataError(f"{place}: {key}: no such field; known: prompt, answer")
+            raise DataError(f"{place}: {shown(key)[1:-1]}: no such field; known: prompt, answer")
     question = raw["prompt"].rstrip() + "\n"
     return _item("own", question, raw["answer"].strip())
 

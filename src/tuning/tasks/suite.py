@@ -11,8 +11,9 @@ import dataclasses
 import functools
 import string
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from tuning.errors import SuiteError
 from tuning.files import sha256_of_json
@@ -106,15 +107,39 @@ class Suite:
         )
 
     def spread(self, num_items: int) -> list[int]:
-        """Return indices of at most `num_items` items, equally many a task, at equal distances."""
-        by_task: dict[str, list[int]] = {}
+        """Return indices of at most `num_items` items: equally many a task and template.
+
+        One is drawn from each of as many equal stretches of a template: at equal distances they
+        would keep step with the bands, which take turns.
+        """
+        groups: dict[str, dict[str, list[int]]] = {}
         for index, item in enumerate(self.items):
-            by_task.setdefault(str(item.task), []).append(index)
+            of_task = groups.setdefault(str(item.task), {})
+            of_task.setdefault(item.template, []).append(index)
         chosen: list[int] = []
-        for rank, indices in enumerate(by_task.values()):
-            share = min(len(indices), (num_items - len(chosen)) // (len(by_task) - rank))
-            chosen += [indices[i * len(indices) // share] for i in range(share)]
+        for share, templates in _shares(num_items, list(groups.values()), _num_items):
+            for part, indices in _shares(share, list(templates.values()), len):
+                rng = keyed_rng(SUITE_SEED, "spread", indices[0])
+                chosen += [
+                    indices[int((i + rng.random()) * len(indices) / part)] for i in range(part)
+                ]
         return sorted(chosen)
+
+
+def _num_items(templates: dict[str, list[int]]) -> int:
+    return sum(map(len, templates.values()))
+
+
+T = TypeVar("T")
+
+
+def _shares(total: int, groups: Sequence[T], size: Callable[[T], int]) -> Iterator[tuple[int, T]]:
+    """Yield groups with equal shares of `total`; what a small one cannot take goes to the rest."""
+    left = total
+    for rank, group in enumerate(sorted(groups, key=size)):
+        share = min(size(group), left // (len(groups) - rank))
+        left -= share
+        yield share, group
 
 
 def build_suite(words: SubjectWords, num_words: int, cut: CutWords) -> Suite:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tuning.errors import SuiteError, nearest
+from tuning.errors import SuiteError, nearest, shown
 from tuning.files import numbered_lines
 from tuning.tasks import count, position, spelling
 from tuning.tasks.items import Item, Task
@@ -84,7 +84,7 @@ def _from_jsonl(path: Path) -> Iterator[Item]:
             raise SuiteError(f"{place}: must be an object, got {type(raw).__name__}")
         for key in raw:
             if key not in _FIELDS:
-                raise SuiteError(f"{place}: {key}: no such field; {nearest(key, _FIELDS)}")
+                raise SuiteError(f"{place}: {shown(key)[1:-1]}: no such field; {nearest(key, _FIELDS)}")
         yield _item(raw, place)
 
 
@@ -94,7 +94,7 @@ def _item(raw: Mapping[str, Any], place: str) -> Item:
         return _own_question(raw, task, place)
     if task not in (Task.SPELLING, Task.POSITION, Task.COUNT):
         raise SuiteError(
-            f"{place}: task {task!r} is not one of ours, so it needs a prompt; "
+            f"{place}: task {shown(task)} is not one of ours, so it needs a prompt; "
             f"known without one: spelling, position, count"
         )
     word, answer = _text(raw, "word", place), _answer(raw, place)
@@ -111,13 +111,12 @@ def _checked(item: Item, answer: str, targets: tuple[str, ...], place: str) -> I
     """Return the item if the user's answer is the right one."""
     if item.task == Task.SPELLING:
         agrees = "".join(c for c in answer if c.isalpha()) == item.word
-        item = dataclasses.replace(item, answer=item.answer if agrees else answer)
     else:
         agrees = answer.lower() == item.answer.lower()
     if not agrees:
         raise SuiteError(
-            f"{place}: answer: must be {item.answer!r} for this {item.task} item on "
-            f"{item.word!r}, got {answer!r}; give a prompt to ask something else"
+            f"{place}: answer: must be {shown(item.answer)} for this {item.task} item on "
+            f"{shown(item.word)}, got {shown(answer)}; give a prompt to ask something else"
         )
     return dataclasses.replace(item, targets=tuple(t for t in targets if t != item.answer))
 
@@ -149,7 +148,7 @@ def _text(raw: Mapping[str, Any], key: str, place: str) -> str:
     if value is None:
         raise SuiteError(f"{place}: {key} is missing")
     if not isinstance(value, str) or not value.strip():
-        raise SuiteError(f"{place}: {key}: must be a text that is not empty, got {value!r}")
+        raise SuiteError(f"{place}: {key}: must be a text that is not empty, got {shown(value)}")
     return value if key == "prompt" else value.strip()
 
 
@@ -166,8 +165,8 @@ def _position(raw: Mapping[str, Any], word: str, place: str) -> int:
         raise SuiteError(f"{place}: position is missing")
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= len(word):
         raise SuiteError(
-            f"{place}: position: must be a whole number from 1 to {len(word)} in {word!r}, "
-            f"got {value!r}"
+            f"{place}: position: must be a whole number from 1 to {len(word)} in {shown(word)}, "
+            f"got {shown(value)}"
         )
     return value
 
@@ -177,7 +176,7 @@ def _letter(raw: Mapping[str, Any], place: str) -> str:
     if value is None:
         raise SuiteError(f"{place}: letter is missing")
     if not isinstance(value, str) or len(value.strip()) != 1:
-        raise SuiteError(f"{place}: letter: must be one letter, got {value!r}")
+        raise SuiteError(f"{place}: letter: must be one letter, got {shown(value)}")
     return value.strip()
 
 
@@ -186,7 +185,7 @@ def _targets(raw: Mapping[str, Any], place: str) -> tuple[str, ...]:
     if value is None:
         return ()
     if not isinstance(value, list) or not all(isinstance(v, str) and v.strip() for v in value):
-        raise SuiteError(f"{place}: targets: must be a list of texts, got {value!r}")
+        raise SuiteError(f"{place}: targets: must be a list of texts, got {shown(value)}")
     return tuple(v.strip() for v in value)
 
 
@@ -238,6 +237,11 @@ def _from_tsv(path: Path) -> Iterator[Item]:
             raise SuiteError(
                 f"{path}, line {number}: must have {len(columns)} cells that are not empty, "
                 f"got {[c[:40] for c in cells]!r}"
+            )
+        if task == "spell" and cells[1].replace(" ", "") != cells[0]:
+            raise SuiteError(
+                f"{path}, line {number}: label: must be the letters of {shown(cells[0])} with "
+                f"spaces between, got {shown(cells[1])}"
             )
         yield _cute_item(path.stem, task, question, cells)
 

@@ -121,7 +121,7 @@ def read_word_list(path: Path) -> tuple[str, ...]:
     found: dict[str, None] = {}
     for number, _, line in numbered_lines(path, MAX_LINE_BYTES):
         try:
-            word = line.decode("utf-8").strip()
+            word = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
         except UnicodeDecodeError as error:
             raise DataError(f"{path}, line {number}: is not UTF-8 text") from error
         if not word or word.startswith("#"):
