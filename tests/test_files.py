@@ -13,15 +13,17 @@ import subprocess
 import sys
 import textwrap
 import time
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tuning import files
-from tuning.errors import ResultsError
+from tuning.errors import DataError, NotFoundError, ResultsError, UserError
 
 JSON_VALUES = st.recursive(
     st.none()
@@ -82,6 +84,22 @@ def test_a_written_file_has_the_rights_that_the_umask_leaves(tmp_path: Path) -> 
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o640
+
+
+@pytest.mark.parametrize(("umask", "rights"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_a_file_is_given_the_rights_of_an_ordinary_one(
+    tmp_path: Path, umask: int, rights: int
+) -> None:
+    path = tmp_path / "file"
+    path.write_text("x")
+    path.chmod(0o600)
+    before = os.umask(umask)
+    try:
+        files.readable_by_all(path)
+        assert os.umask(umask) == umask, "the umask is left as it was"
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == rights
 
 
 def test_a_full_disk_leaves_the_old_file(small_disk: Path) -> None:
@@ -443,3 +461,150 @@ def test_the_hash_of_a_file_is_that_of_its_bytes(tmp_path: Path) -> None:
     assert files.sha256_of_file(tmp_path / "abc") == (
         "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     )
+
+
+# --- text files of the user's own -------------------------------------------------------------
+
+
+LINES = st.lists(
+    st.binary(max_size=8).map(lambda b: b.replace(b"\n", b"x").replace(b"\0", b"y")), max_size=8
+)
+
+
+@given(lines=LINES, unfinished=st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_lines_come_with_their_numbers_and_places(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[bytes], unfinished: bool
+) -> None:
+    path = tmp_path_factory.mktemp("lines") / "file.txt"
+    content = b"\n".join(lines) if unfinished else b"".join(line + b"\n" for line in lines)
+    path.write_bytes(content)
+    found = list(files.numbered_lines(path, 100))
+    assert [line for _, _, line in found] == content.splitlines(keepends=True) or b"\r" in content
+    assert b"".join(line for _, _, line in found) == content
+    assert [number for number, _, _ in found] == list(range(1, len(found) + 1))
+    for _, offset, line in found:
+        assert content[offset : offset + len(line)] == line
+    assert all(line.endswith(b"\n") for _, _, line in found[:-1])
+
+
+def test_lines_are_read_as_they_are_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    path.write_bytes(b"good\n" * 3 + b"\x00bad\n")
+    lines = files.numbered_lines(path, 100)
+    assert [next(lines) for _ in range(3)] == [
+        (1, 0, b"good\n"),
+        (2, 5, b"good\n"),
+        (3, 10, b"good\n"),
+    ]
+    with pytest.raises(DataError, match=rf"{path}, line 4: is binary, not text"):
+        next(lines)
+
+
+@pytest.mark.parametrize(("extra", "fits"), [(0, True), (1, False), (5_000_000, False)])
+@pytest.mark.parametrize("end", [b"\n", b""])
+def test_a_line_may_have_so_many_bytes_and_no_more(
+    tmp_path: Path, extra: int, fits: bool, end: bytes
+) -> None:
+    path = tmp_path / "file.txt"
+    line = b"x" * (1000 - len(end) + extra) + end
+    path.write_bytes(b"first\n" + line)
+    lines = files.numbered_lines(path, 1000)
+    assert next(lines) == (1, 0, b"first\n")
+    if fits:
+        assert next(lines) == (2, 6, line)
+    else:
+        with pytest.raises(DataError, match="line 2: a line must have at most 1,000 bytes"):
+            next(lines)
+
+
+def test_an_endless_line_is_never_read_whole(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    with path.open("wb") as file:
+        file.truncate(500_000_000)
+    tracemalloc.start()
+    with pytest.raises(DataError, match="line 1: "):
+        list(files.numbered_lines(path, 1000))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1_000_000
+
+
+def test_a_file_that_is_missing_or_none_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text("planet")
+    for path, error, law in (
+        (tmp_path / "wrds.txt", NotFoundError, "no such file; did you mean words.txt"),
+        (tmp_path / "no" / "such" / "folder.txt", NotFoundError, "no such file"),
+        (tmp_path / "words.txt" / "inside.txt", NotFoundError, "no such file"),
+        (tmp_path, DataError, "is no file"),
+        (Path("/dev/null"), DataError, "is no file"),
+    ):
+        with pytest.raises(error, match=law) as caught:
+            list(files.numbered_lines(path, 100))
+        assert len(str(caught.value).splitlines()) == 1
+        assert str(caught.value).startswith(str(path))
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b", "x" * 5000])
+def test_a_name_that_no_file_can_have_is_one_clear_line(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError) as caught:
+        list(files.numbered_lines(tmp_path / name, 100))
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_folder_of_many_files_does_not_make_a_long_message(tmp_path: Path) -> None:
+    for i in range(500):
+        (tmp_path / f"file_{i:03}").write_text("")
+    with pytest.raises(NotFoundError) as caught:
+        list(files.numbered_lines(tmp_path / "words.txt", 100))
+    assert len(str(caught.value)) < len(str(tmp_path)) + 1000
+
+
+def test_the_nearest_name_is_found_in_a_folder_of_many_files(tmp_path: Path) -> None:
+    for i in range(100):
+        (tmp_path / f"file_{i:03}").write_text("")
+    (tmp_path / "words.txt").write_text("planet")
+    with pytest.raises(NotFoundError, match=r"did you mean words\.txt"):
+        list(files.numbered_lines(tmp_path / "word.txt", 100))
+
+
+@given(rows=st.lists(st.dictionaries(st.text(max_size=5), JSON_VALUES, max_size=3), max_size=6))
+@settings(max_examples=40, deadline=None)
+def test_rows_are_written_a_line_each_with_the_hash_of_the_file(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]]
+) -> None:
+    path = tmp_path_factory.mktemp("rows") / "rows.jsonl"
+    written = files.write_jsonl(path, iter(rows))
+    content = path.read_bytes()
+    assert written.num_lines == len(rows) == content.count(b"\n")
+    assert written.sha256 == hashlib.sha256(content).hexdigest() == files.sha256_of_file(path)
+    assert [json.loads(line) for line in content.split(b"\n")[:-1]] == rows
+
+
+def test_rows_are_plain_text_that_people_can_read(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    files.write_jsonl(path, [{"prompt": "größer 你好\nzwei"}])
+    assert path.read_bytes() == '{"prompt": "größer 你好\\nzwei"}\n'.encode()
+
+
+def test_more_rows_than_memory_should_hold_are_written_as_they_come(tmp_path: Path) -> None:
+    tracemalloc.start()
+    written = files.write_jsonl(
+        tmp_path / "rows.jsonl", ({"i": i, "text": "x" * 1000} for i in range(10_000))
+    )
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert written.num_lines == 10_000
+    assert peak < 1_000_000
+
+
+def test_rows_on_a_full_disk_are_one_clear_line(small_disk: Path) -> None:
+    rows = ({"text": "x" * 1000} for _ in range(1000))
+    with pytest.raises(ResultsError, match="the disk is full") as caught:
+        files.write_jsonl(small_disk / "rows.jsonl", rows)
+    assert "\n" not in str(caught.value)
+
+
+def test_rows_into_a_folder_that_is_not_there_are_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(ResultsError, match="its folder does not exist"):
+        files.write_jsonl(tmp_path / "no" / "rows.jsonl", [{}])

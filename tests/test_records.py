@@ -13,7 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tuning.errors import ResultsError
-from tuning.measures import Accuracy, Gain, TaskResult
+from tuning.measures import (
+    Accuracy,
+    CountDetail,
+    Drift,
+    Gain,
+    SpellingErrors,
+    TaskResult,
+    TemplateSpread,
+)
 from tuning.paths import TrialFolder
 from tuning.records import (
     Execution,
@@ -56,6 +64,30 @@ TASK = TaskResult(
     choice_tuned=RATE,
     choice_gain=GAIN,
 )
+SPREAD = TemplateSpread(
+    worst="apart/dashes", worst_accuracy=0.1, worst_base="spell/spaces", worst_base_accuracy=0.0
+)
+ERRORS = SpellingErrors(character_error_rate=1 / 6, mean_length_error=0.25)
+DETAIL = CountDetail(
+    recall={"0": 0.5, "1": 1.0, "2": 0.25, "3+": 0.0},
+    balanced_accuracy=0.4375,
+    mean_absolute_error=1.5,
+    answers={"0": 3, "7": 1},
+)
+DRIFT = Drift(base_loss=2.5, tuned_loss=2.75, kl_divergence=0.125, num_tokens=511)
+WHOLE = dataclasses.replace(
+    TASK,
+    lenient_base=RATE,
+    lenient_tuned=RATE,
+    lenient_gain=GAIN,
+    unparseable_base=3,
+    unparseable_tuned=0,
+    templates=SPREAD,
+    spelling_errors_base=ERRORS,
+    spelling_errors_tuned=ERRORS,
+    count_base=DETAIL,
+    count_tuned=DETAIL,
+)
 
 
 def completed(**changes: Any) -> TrialRecord:
@@ -81,6 +113,20 @@ def completed(**changes: Any) -> TrialRecord:
     return dataclasses.replace(record, **changes)
 
 
+def in_full() -> TrialRecord:
+    """A record in which every field has a value of its own."""
+    result = dataclasses.replace(
+        completed().result,
+        tasks={"spelling": WHOLE, "position": TASK, "count": WHOLE},
+        base_arms={"four_shot": {"spelling": RATE, "count": RATE}, "oracle": {"position": RATE}},
+        retention={"replay": DRIFT, "text": Drift(reason="tiny has no tokens for the text")},
+        num_decoded=600,
+        num_disagreements=2,
+        left_out_words={"benchmark words": 3, "of another band": 0},
+    )
+    return completed(result=result)
+
+
 def failed() -> TrialRecord:
     result = TrialResult(
         status=TrialStatus.FAILED,
@@ -94,7 +140,9 @@ def failed() -> TrialRecord:
     return completed(result=result)
 
 
-@pytest.mark.parametrize("record", [completed(), failed()], ids=["completed", "failed"])
+@pytest.mark.parametrize(
+    "record", [completed(), in_full(), failed()], ids=["completed", "in full", "failed"]
+)
 def test_a_record_comes_back_as_it_was_written(tmp_path: Path, record: TrialRecord) -> None:
     folder = TrialFolder(tmp_path / "trial")
     write_record(folder, record)
@@ -105,6 +153,40 @@ def test_a_record_comes_back_as_it_was_written(tmp_path: Path, record: TrialReco
     first = folder.record.read_bytes()
     write_record(folder, again)
     assert folder.record.read_bytes() == first
+
+
+def test_drift_comes_back_with_numbers_or_with_a_reason(tmp_path: Path) -> None:
+    write_record(TrialFolder(tmp_path), in_full())
+    found = read_record(tmp_path / "record.json").result.retention
+    assert found == {"replay": DRIFT, "text": Drift(reason="tiny has no tokens for the text")}
+    assert found["text"].base_loss is None
+    assert found["text"].num_tokens == 0
+    assert isinstance(found["replay"], Drift)
+
+
+def test_details_of_a_task_come_back(tmp_path: Path) -> None:
+    write_record(TrialFolder(tmp_path), in_full())
+    found = read_record(tmp_path / "record.json").result
+    assert found.tasks["count"].count_tuned == DETAIL
+    assert found.tasks["count"].templates == SPREAD
+    assert found.tasks["spelling"].spelling_errors_base == ERRORS
+    assert found.tasks["position"].lenient_gain is None
+    assert found.base_arms["oracle"]["position"] == RATE
+    assert found.left_out_words == {"benchmark words": 3, "of another band": 0}
+
+
+def test_a_record_without_what_later_versions_measure_is_read(tmp_path: Path) -> None:
+    """Records of before the lenient reading, strata and retention are still records."""
+    path = tmp_path / "record.json"
+    write_record(TrialFolder(tmp_path), completed())
+    raw = json.loads(path.read_text("utf-8"))
+    for key in ("base_arms", "retention", "num_decoded", "num_disagreements", "left_out_words"):
+        del raw["result"][key]
+    for task in raw["result"]["tasks"].values():
+        for key in ("lenient_gain", "templates", "count_base", "unparseable_base"):
+            del task[key]
+    path.write_text(json.dumps(raw))
+    assert read_record(path) == completed()
 
 
 PARAMETERS = st.dictionaries(
@@ -222,6 +304,10 @@ def damaged(tmp_path: Path, *keys: str, value: Any) -> Path:
         (("result", "metrics"), {"spelling/accuracy": "high"}),
         (("result", "metrics"), {}),
         (("result", "tasks", "count", "gain", "low"), None),
+        (("result", "retention"), {"text": {"base_loss": "much"}}),
+        (("result", "base_arms"), {"oracle": {"count": 0.5}}),
+        (("result", "left_out_words"), {"benchmark words": "three"}),
+        (("result", "num_decoded"), None),
         (("execution", "host"), None),
         (("seed",), None),
     ],

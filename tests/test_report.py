@@ -88,10 +88,12 @@ FLAT = {"spelling": (0.0, 0.0), "position": (0.0, 0.0), "count": (0.0, 0.0)}
 def study(small_config: Any, tmp_path: Path) -> Any:
     """Return a function that writes a study with the given results, in the order of its trials."""
 
-    def write(results: list[TrialResult]) -> ResultsRoot:
+    def write(
+        results: list[TrialResult], candidates: dict[str, list[Any]] | None = None
+    ) -> ResultsRoot:
         root = ResultsRoot(tmp_path)
         space = SearchSpace.model_validate(
-            {"HPARAM_CANDIDATES": {"lora_r": [4, 8, 32]}, "replicates_of_default": 2}
+            {"HPARAM_CANDIDATES": candidates or {"lora_r": [4, 8, 32]}, "replicates_of_default": 2}
         )
         spec = StudySpec(name="planted", space=space, base=small_config())
         folder = root.study("planted")
@@ -193,7 +195,8 @@ def test_the_report_is_honest_at_every_size(study: Any, results: list[TrialResul
     elif completed < 5:
         assert any(f"Only {completed} of 5" in s for s in analysis.verdict)
     if completed == 1:
-        assert any("no spread over seeds" in s for s in analysis.verdict)
+        alone = "one seed, intervals over words: of this adapter, not of this configuration"
+        assert any(alone in s for s in analysis.verdict)
 
 
 class Elements(HTMLParser):
@@ -298,3 +301,48 @@ def test_the_untouched_model_stands_beside_the_ranking(study: Any) -> None:
     assert analysis.untouched_objective == pytest.approx(0.6)
     assert "0.600" in page
     assert any("untouched: 0.600" in s for s in analysis.verdict)
+
+
+# --- arms and what else was asked of the untouched model --------------------------------------
+
+ARMS = {"arm": ["format_control", "direct"], "lora_r": [8]}
+
+
+def with_arms(control: TrialResult, direct: TrialResult) -> list[TrialResult]:
+    """Two defaults with a small spread, the two control arms, and one variation."""
+    other = result_of({**FLAT, "position": (0.002, 0.002)})
+    return [result_of(FLAT), other, control, direct, result_of(FLAT)]
+
+
+def test_controls_explain_and_do_not_compete(study: Any) -> None:
+    best = with_gain("position", 0.4, 0.4)
+    analysis, page = page_of(study(with_arms(result_of(FLAT), best), ARMS))
+    ranked = [row.label for row in analysis.configurations]
+    assert set(ranked) == {"default", "lora_r=8"}
+    assert {row.label for row in analysis.controls} == {"arm=format_control", "arm=direct"}
+    assert all(row.rank == 0 and not row.beats_default for row in analysis.controls)
+    assert not any(
+        "beat the default" in s and "no configuration" not in s for s in analysis.verdict
+    )
+    assert "arm=direct" in page
+    assert "arm=format_control" in page
+
+
+def test_the_verdict_says_of_controls_what_they_are(study: Any) -> None:
+    analysis, _ = page_of(study(with_arms(result_of(FLAT), with_gain("position", 0.4, 0.4)), ARMS))
+    said = [s for s in analysis.verdict if "against the untouched model" in s]
+    assert any("trained on the letters of other words, (arm=format_control)" in s for s in said)
+    (ceiling,) = [s for s in said if "trained on position and count themselves" in s]
+    assert "position +40.0" in ceiling
+
+
+def test_the_untouched_model_put_otherwise_stands_in_the_report(study: Any) -> None:
+    arms = {
+        name: {task: accuracy(value) for task in FLAT}
+        for name, value in (("four_shot", 0.512), ("oracle", 0.934))
+    }
+    results = [dataclasses.replace(r, base_arms=arms) for r in planted(result_of(FLAT))]
+    analysis, page = page_of(study(results))
+    assert analysis.base_arms == arms
+    assert "51.2" in page
+    assert "93.4" in page

@@ -30,7 +30,7 @@ from pydantic import (
 )
 
 from tuning import files
-from tuning.errors import ConfigError, NotFoundError, nearest
+from tuning.errors import ConfigError, NotFoundError, nearest, shown
 from tuning.paths import DEFAULT_CONFIG_DIR, checked_name, shipped_config_dir
 from tuning.tasks.difficulty import Band
 from tuning.tasks.stream import Arm
@@ -678,8 +678,9 @@ def _hash_of_user_file(path: Path, key: str) -> str:
     try:
         status = path.stat()
         return _hash_of_files(((path, status.st_mtime_ns, status.st_size),))
-    except OSError as error:
-        raise NotFoundError(f"{key}: {path} cannot be read: {error.strerror}") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise NotFoundError(f"{key}: {shown(str(path))} cannot be read: {reason}") from error
 
 
 _WEIGHT_PACKAGES = (

@@ -58,6 +58,10 @@ class LeakError(DataError):
     """A training text teaches one of the tasks that transfer is measured by."""
 
 
+MAX_LISTED = 40
+"""Names that a message lists at most."""
+
+
 def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
     """Say what exists instead of `name`: the closest names, or all of them when none is close.
 
@@ -73,7 +77,9 @@ def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
     close = difflib.get_close_matches(name, names, n=count, cutoff=0.6)
     if close:
         return f"did you mean {' or '.join(close)}?"
-    return f"known: {', '.join(sorted(names))}"
+    listed = sorted(names)
+    more = f" and {len(listed) - MAX_LISTED} more" if len(listed) > MAX_LISTED else ""
+    return f"known: {', '.join(listed[:MAX_LISTED])}{more}"
 
 
 def shown(value: object, limit: int = 80) -> str:

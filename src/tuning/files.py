@@ -296,11 +296,13 @@ def numbered_lines(path: Path, max_bytes: int) -> Iterator[tuple[int, int, bytes
     """
     try:
         is_there = path.exists()
-    except OSError as error:
-        raise DataError(f"{shown(str(path))}: cannot be read: {error.strerror}") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{shown(str(path))}: cannot be read: {reason}") from error
     if not is_there:
         siblings = [p.name for p in path.parent.glob("*")] if path.parent.is_dir() else []
-        raise NotFoundError(f"{path}: no such file; {nearest(path.name, sorted(siblings)[:50])}")
+        hint = f"; {nearest(path.name, siblings)}" if siblings else ""
+        raise NotFoundError(f"{path}: no such file{hint}")
     if not path.is_file():
         raise DataError(f"{path}: is no file")
     offset = 0

@@ -99,8 +99,8 @@ class CountDetail:
     """Strict accuracy of the items of each class."""
     balanced_accuracy: float
     """Mean recall over classes."""
-    mean_absolute_error: float
-    """Of the likeliest digit."""
+    mean_absolute_error: float | None
+    """Of the likeliest digit; None where no right answer is a number."""
     answers: Mapping[str, int]
     """How often each digit was the likeliest."""
 
@@ -312,12 +312,14 @@ def _spelling_errors(decoded: pd.DataFrame) -> SpellingErrors | None:
 def _count_detail(predictions: pd.DataFrame) -> CountDetail:
     classes = predictions["gold"].map(baselines.count_class)
     recall = predictions[STRICT].groupby(classes).mean()
-    numbers = predictions["choice"].astype(float)
+    # A question of a user's own may have an answer in words: it has no distance.
+    gold = pd.to_numeric(predictions["gold"], errors="coerce")
+    errors = (predictions["choice"].astype(float) - gold).abs()
     counts = predictions["choice"].value_counts()
     return CountDetail(
         recall={str(name): float(rate) for name, rate in recall.items()},
         balanced_accuracy=float(recall.mean()),
-        mean_absolute_error=float((numbers - predictions["gold"].astype(float)).abs().mean()),
+        mean_absolute_error=float(errors.mean()) if errors.notna().any() else None,
         answers={str(digit): int(n) for digit, n in sorted(counts.items())},
     )
 

@@ -10,6 +10,7 @@ from collections import Counter
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import chisquare
 
 from tuning.model.tiny import tiny_words
 from tuning.tasks import count
@@ -78,6 +79,23 @@ def test_random_items_ask_for_letters_in_the_word_and_not_in_it() -> None:
     assert set(answers) == {"0", "1", "2", "3"}
     assert min(answers.values()) > 100
     assert {item.template for item in items} == {t.name for t in count.TEMPLATES}
+
+
+@pytest.mark.parametrize(("word", "answers"), [("banana", "0123"), ("sky", "01"), ("aaaa", "04")])
+def test_rare_answers_are_not_drowned(word: str, answers: str) -> None:
+    rng = random.Random(0)
+    drawn = Counter(count.random_item(word, rng).answer for _ in range(4000))
+    assert set(drawn) == set(answers)
+    assert chisquare(list(drawn.values())).pvalue > 0.001
+
+
+def test_letters_of_an_answer_are_drawn_alike() -> None:
+    rng = random.Random(0)
+    drawn = Counter(count.random_item("orchard", rng).letter for _ in range(8000))
+    assert set(drawn) == set(string.ascii_lowercase)
+    for answer in (0, 1, 2):
+        of_answer = [n for letter, n in drawn.items() if "orchard".count(letter or "") == answer]
+        assert len(of_answer) == 1 or chisquare(of_answer).pvalue > 0.001
 
 
 @pytest.mark.parametrize(("letters", "name", "classes"), [(6, "short", 3), (7, "long", 4)])

@@ -1,4 +1,4 @@
-"""Laws of `tuning.tasks.suite`: the same items for everyone, and honest word-blind baselines."""
+"""Laws of `tuning.tasks.suite`: the same items for everyone, with what is known of each word."""
 
 from __future__ import annotations
 
@@ -8,20 +8,17 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tuning.errors import SuiteError
-from tuning.model.tiny import tiny_words
-from tuning.tasks import count, position
+from tuning.model.base import subject_words, tokenizer_of
+from tuning.tasks import count, position, spelling
 from tuning.tasks.difficulty import Band, band_of
 from tuning.tasks.items import Item, Task
-from tuning.tasks.splits import Split, split_words
-from tuning.tasks.suite import (
-    Suite,
-    build_suite,
-    choices_of,
-    fit_letter_guesser,
-    word_blind_baselines,
-)
+from tuning.tasks.splits import Split, split_subjects
+from tuning.tasks.suite import Suite, build_suite, choices_of, facts_of
+from tuning.tasks.words import SubjectWords
 
 NUM_WORDS = 300
 
@@ -31,19 +28,24 @@ def count_tokens(words: Sequence[str]) -> list[int]:
     return [len(word) // 3 + (word[-1] in "aeiou") for word in words]
 
 
-@pytest.fixture(scope="module")
-def splits() -> dict[Split, tuple[str, ...]]:
-    return split_words(tiny_words().study)
+def cut(words: Sequence[str]) -> list[list[str]]:
+    """The same tokenizer's pieces, about equally long, the first after a space."""
+    found = []
+    for word, n in zip(words, count_tokens(words), strict=True):
+        places = [i * len(word) // n for i in range(n + 1)]
+        pieces = [word[a:b] for a, b in zip(places, places[1:], strict=False)]
+        found.append([f" {pieces[0]}", *pieces[1:]])
+    return found
 
 
 @pytest.fixture(scope="module")
-def asked(splits: dict[Split, tuple[str, ...]]) -> tuple[str, ...]:
-    return splits[Split.VALIDATION]
+def asked() -> SubjectWords:
+    return split_subjects(subject_words("tiny"))[Split.VALIDATION]
 
 
 @pytest.fixture(scope="module")
-def suite(asked: tuple[str, ...]) -> Suite:
-    return build_suite(asked, NUM_WORDS, count_tokens)
+def suite(asked: SubjectWords) -> Suite:
+    return build_suite(asked, NUM_WORDS, cut)
 
 
 def of_task(suite: Suite, task: Task) -> list[Item]:
@@ -53,32 +55,99 @@ def of_task(suite: Suite, task: Task) -> list[Item]:
 # --- words and bands --------------------------------------------------------------------------
 
 
-def test_no_word_comes_from_outside(suite: Suite, asked: tuple[str, ...]) -> None:
-    assert {item.word for item in suite.items} <= set(asked)
+def test_no_word_comes_from_outside(suite: Suite, asked: SubjectWords) -> None:
+    assert {item.word for item in suite.items} <= set(asked.all)
 
 
 @pytest.mark.parametrize("task", [Task.SPELLING, Task.POSITION])
-def test_the_bands_come_in_equal_thirds(suite: Suite, task: Task) -> None:
+def test_the_bands_come_in_equal_thirds(suite: Suite, asked: SubjectWords, task: Task) -> None:
     words = sorted({item.word for item in of_task(suite, task)})
     assert len(words) == NUM_WORDS
-    bands = Counter(band_of(len(w), n) for w, n in zip(words, count_tokens(words), strict=True))
+    bands = Counter(
+        band_of(len(w), n, is_pseudo_word=w in asked.pseudo_set)
+        for w, n in zip(words, count_tokens(words), strict=True)
+    )
     assert bands == {Band.EASY: 100, Band.MEDIUM: 100, Band.HARD: 100}
+    assert len(set(words) & asked.pseudo_set) == 50, "half of the hard words are made up"
 
 
-def test_a_band_without_enough_words_is_filled_from_the_others(asked: tuple[str, ...]) -> None:
-    short = [w for w in asked if band_of(len(w), count_tokens([w])[0]) is Band.EASY][:20]
-    long = [w for w in asked if len(w) >= 9][:200]
-    found = build_suite([*short, *long], 100, count_tokens)
+def test_a_band_without_enough_words_is_filled_from_the_others(asked: SubjectWords) -> None:
+    short = [w for w in asked.real if band_of(len(w), count_tokens([w])[0]) is Band.EASY][:20]
+    long = [w for w in asked.real if len(w) >= 9][:200]
+    found = build_suite(SubjectWords((*short, *long)), 100, cut)
     words = {item.word for item in of_task(found, Task.SPELLING)}
     assert len(words) == 100
     assert len(words & set(short)) == 20
 
 
-def test_every_item_carries_the_band_and_tokens_of_its_word(suite: Suite) -> None:
-    assert len(suite.items) == len(suite.bands) == len(suite.num_tokens)
-    for item, band, tokens in zip(suite.items, suite.bands, suite.num_tokens, strict=True):
-        assert [tokens] == count_tokens([item.word])
-        assert band is band_of(len(item.word), tokens)
+def test_too_few_made_up_words_leave_their_places_to_real_ones(asked: SubjectWords) -> None:
+    few = SubjectWords(asked.real, asked.pseudo[:7])
+    words = {item.word for item in of_task(build_suite(few, NUM_WORDS, cut), Task.SPELLING)}
+    assert len(words) == NUM_WORDS
+    assert len(words & few.pseudo_set) == 7
+
+
+def test_real_words_alone_make_a_suite_in_equal_thirds_too(asked: SubjectWords) -> None:
+    found = build_suite(SubjectWords(asked.real), NUM_WORDS, cut)
+    facts = {
+        i.word: f for i, f in zip(found.items, found.facts, strict=True) if i.task == "spelling"
+    }
+    assert Counter(f.band for f in facts.values()) == dict.fromkeys(Band, 100)
+    assert not any(f.is_pseudo_word for f in found.facts)
+
+
+def test_every_item_carries_the_facts_of_its_word(suite: Suite, asked: SubjectWords) -> None:
+    assert len(suite.items) == len(suite.facts)
+    for item, facts in zip(suite.items, suite.facts, strict=True):
+        assert [facts.num_tokens] == count_tokens([item.word])
+        assert facts.is_pseudo_word == (item.word in asked.pseudo)
+        assert [list(facts.tokens)] == cut([item.word])
+        assert facts.band is band_of(
+            len(item.word), facts.num_tokens, is_pseudo_word=facts.is_pseudo_word
+        )
+        assert (facts.letter_token_length is not None) == (item.task is Task.POSITION)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "lengths"),
+    [
+        ([" planet"], [6] * 6),
+        ([" pl", "anet"], [2, 2, 4, 4, 4, 4]),
+        ([" p", "l", "ane", "t"], [1, 1, 3, 3, 3, 1]),
+        ([" ", "planet"], [6] * 6),  # a tokenizer may give the space a token of its own
+        (["p", "lanet"], [1, 5, 5, 5, 5, 5]),
+    ],
+)
+def test_a_letter_is_in_the_token_that_holds_it(pieces: list[str], lengths: list[int]) -> None:
+    for n, length in enumerate(lengths, start=1):
+        item = position.position_item("planet", n, position.TEMPLATES[0])
+        facts = facts_of(item, pieces, is_pseudo_word=False)
+        assert facts.letter_token_length == length
+        assert facts.num_tokens == len(pieces)
+
+
+@pytest.mark.parametrize("pieces", [[" plan"], [" plä", "net"], [" pla", "\ufffd", "net"], []])
+def test_pieces_that_are_not_the_letters_do_not_say_where_letters_are(pieces: list[str]) -> None:
+    item = position.position_item("planet", 3, position.TEMPLATES[0])
+    assert facts_of(item, pieces, is_pseudo_word=False).letter_token_length is None
+
+
+@given(word=st.from_regex("[a-z]{3,15}", fullmatch=True))
+def test_with_a_genuine_tokenizer_every_letter_is_in_some_token(word: str) -> None:
+    (pieces,) = tokenizer_of("tiny").cut([word])
+    assert "".join(pieces) == f" {word}"
+    for n in range(1, len(word) + 1):
+        item = position.position_item(word, n, position.TEMPLATES[0])
+        length = facts_of(item, pieces, is_pseudo_word=False).letter_token_length
+        assert length in {len(p.strip()) for p in pieces}
+
+
+def test_other_tasks_have_no_letter_to_look_for() -> None:
+    for item in (
+        spelling.plain_item("planet"),
+        count.count_item("planet", "a", count.TEMPLATES[0]),
+    ):
+        assert facts_of(item, [" planet"], is_pseudo_word=False).letter_token_length is None
 
 
 def test_every_question_is_asked_in_three_templates_of_which_one_is_unseen(suite: Suite) -> None:
@@ -103,22 +172,20 @@ def test_all_positions_of_a_length_are_asked(suite: Suite) -> None:
         assert min(counts) > 0.4 * sum(counts) / length
 
 
-def test_a_suite_is_the_same_every_time(suite: Suite, asked: tuple[str, ...]) -> None:
-    again = build_suite(asked, NUM_WORDS, count_tokens)
+def test_a_suite_is_the_same_every_time(suite: Suite, asked: SubjectWords) -> None:
+    again = build_suite(asked, NUM_WORDS, cut)
     assert again == suite
     assert again.key == suite.key
 
 
 def test_too_few_words_are_refused() -> None:
     with pytest.raises(SuiteError, match="at least 10 words, got 9"):
-        build_suite(
-            ["abc", "abd", "abe", "abf", "abg", "abh", "abi", "abj", "abk"], 10, count_tokens
-        )
+        build_suite(SubjectWords(tuple(f"ab{c}" for c in "cdefghijk")), 10, cut)
 
 
-def test_a_suite_that_leaves_a_task_without_items_is_refused(asked: tuple[str, ...]) -> None:
-    with pytest.raises(SuiteError):
-        build_suite(asked[:12], 12, count_tokens)
+def test_a_suite_that_leaves_a_task_without_items_is_refused(asked: SubjectWords) -> None:
+    with pytest.raises(SuiteError, match="words for every count among 12 words"):
+        build_suite(SubjectWords(asked.real[:12]), 12, cut)
 
 
 def test_the_mix_counts_every_item(suite: Suite) -> None:
@@ -131,6 +198,69 @@ def test_the_mix_counts_every_item(suite: Suite) -> None:
         assert by_band == by_template == total
     assert mix["position"]["first"] + mix["position"]["interior"] + mix["position"]["last"] == 900
     assert mix["count"]["long"] + mix["count"]["short"] == len(of_task(suite, Task.COUNT))
+    assert mix["spelling"]["pseudo-word"] == mix["position"]["pseudo-word"] == 3 * 50
+
+
+# --- parts ------------------------------------------------------------------------------------
+
+
+def test_a_part_keeps_items_with_their_facts(suite: Suite) -> None:
+    chosen = [5, 0, 700, 1200]
+    part = suite.part(chosen)
+    assert part.items == tuple(suite.items[i] for i in chosen)
+    assert part.facts == tuple(suite.facts[i] for i in chosen)
+    assert part.key != suite.key
+    assert suite.part(range(len(suite.items))).key == suite.key
+    assert suite.part([]).items == ()
+
+
+def test_a_spread_has_distinct_items_of_all_tasks_in_order(suite: Suite) -> None:
+    for num_items in (*range(40), *range(41, 4000, 47), 899, 900, 901, 10**6):
+        chosen = suite.spread(num_items)
+        assert chosen == sorted(set(chosen)), num_items
+        assert len(chosen) == min(num_items, len(suite.items))
+        assert all(0 <= i < len(suite.items) for i in chosen)
+        tasks = Counter(str(suite.items[i].task) for i in chosen)
+        if num_items <= 2400:
+            sizes = [tasks[task] for task in ("spelling", "position", "count")]
+            assert max(sizes) - min(sizes) <= 1
+
+
+def test_a_spread_reaches_from_one_end_of_each_task_to_the_other(suite: Suite) -> None:
+    chosen = suite.spread(300)
+    for task in (Task.SPELLING, Task.POSITION, Task.COUNT):
+        places = [i for i, item in enumerate(suite.items) if item.task is task]
+        of_task_ = [i for i in chosen if suite.items[i].task is task]
+        assert len(of_task_) == 100
+        tenths = Counter((i - places[0]) * 10 // len(places) for i in of_task_)
+        assert set(tenths) == set(range(10))
+        assert 6 <= min(tenths.values())
+        assert max(tenths.values()) <= 14
+
+
+@pytest.mark.parametrize("num_words", [30, 90, 200, 300])
+@pytest.mark.parametrize("num_items", [90, 100, 150, 300])
+def test_a_spread_asks_as_often_in_every_template_and_in_all_bands(
+    asked: SubjectWords, num_words: int, num_items: int
+) -> None:
+    suite = build_suite(asked, num_words, cut)
+    chosen = suite.spread(num_items)
+    for task in (Task.SPELLING, Task.POSITION, Task.COUNT):
+        templates = Counter(i.template for i in suite.items if i.task is task)
+        found = Counter(suite.items[i].template for i in chosen if suite.items[i].task is task)
+        assert set(found) == set(templates)
+        assert max(found.values()) - min(found.values()) <= 0.2 * sum(found.values())
+        if task is not Task.COUNT:
+            bands = {suite.facts[i].band for i in chosen if suite.items[i].task is task}
+            assert bands == set(Band)
+
+
+def test_a_task_with_few_items_leaves_its_share_to_the_others(suite: Suite) -> None:
+    spelled = [i for i, item in enumerate(suite.items) if item.task is Task.SPELLING]
+    asked_at = [i for i, item in enumerate(suite.items) if item.task is Task.POSITION]
+    part = suite.part([*spelled[:6], *asked_at])
+    tasks = Counter(part.items[i].task for i in part.spread(60))
+    assert tasks == {Task.SPELLING: 6, Task.POSITION: 54}
 
 
 # --- the key ----------------------------------------------------------------------------------
@@ -144,6 +274,9 @@ OTHER_VALUES = {
     "n": 99,
     "letter": "#",
     "stratum": "zzz",
+    "subjects": ("zzz",),
+    "targets": ("zzz",),
+    "shots": (("zzz", "zzz"),),
 }
 
 
@@ -171,106 +304,7 @@ def test_the_key_is_a_safe_name(suite: Suite) -> None:
     assert set(suite.key) <= set(string.hexdigits.lower())
 
 
-# --- word-blind baselines ---------------------------------------------------------------------
-
-
-def best_guess(counts: Counter[str]) -> str:
-    return max(counts, key=lambda letter: counts[letter])
-
-
-def test_position_baselines_agree_with_a_brute_force_over_all_guesses(
-    suite: Suite, splits: dict[Split, tuple[str, ...]]
-) -> None:
-    trained = splits[Split.TRAIN]
-    items = of_task(suite, Task.POSITION)
-    found = word_blind_baselines(items, fit_letter_guesser(trained))
-
-    everything = Counter("".join(trained))
-    columns: dict[tuple[int, int], Counter[str]] = defaultdict(Counter)
-    for word in trained:
-        for i in range(len(word)):
-            columns[len(word), i][word[i]] += 1
-    hits = Counter[str]()
-    for item in items:
-        assert item.n is not None
-        right = item.word[item.n - 1]
-        hits["most common letter"] += right == best_guess(everything)
-        guess = best_guess(columns[len(item.word), item.n - 1])
-        hits["best letter by position and length"] += right == guess
-    random_letter = sum(i.word.count(i.word[(i.n or 0) - 1]) / len(i.word) for i in items)
-    assert found == pytest.approx(
-        {
-            "most common letter": hits["most common letter"] / len(items),
-            "best letter by position and length": hits["best letter by position and length"]
-            / len(items),
-            "random letter of the word": random_letter / len(items),
-        }
-    )
-    # The published 10.7 %, 13.7 % and 17.7 % are of another list; tiny's pieces repeat, so that
-    # letters are easier to guess. Each guesser knows more than the one before.
-    low, middle, high = found.values()
-    assert 0.08 < low < middle < high < 0.25
-
-
-def test_the_guesser_is_fitted_on_other_words_than_those_asked() -> None:
-    guesser = fit_letter_guesser(["aab", "aac", "zab"])
-    assert guesser.most_common == "a"
-    template = position.TEMPLATES[0]
-    items = [position.position_item("xyz", n, template) for n in (1, 2, 3)]
-    assert word_blind_baselines(items, guesser) == {
-        "most common letter": 0.0,
-        "best letter by position and length": 0.0,
-        "random letter of the word": pytest.approx(1 / 3),
-    }
-    items = [position.position_item("abc", n, template) for n in (1, 2, 3)]
-    assert word_blind_baselines(items, guesser)["best letter by position and length"] == (
-        pytest.approx(1 / 3)
-    )
-
-
-def test_a_length_never_seen_is_guessed_by_the_most_common_letter() -> None:
-    guesser = fit_letter_guesser(["eel"])
-    item = position.position_item("geese", 2, position.TEMPLATES[0])
-    assert word_blind_baselines([item], guesser)["best letter by position and length"] == 1.0
-
-
-def test_count_baselines_are_one_over_the_classes_of_each_stratum(suite: Suite) -> None:
-    items = of_task(suite, Task.COUNT)
-    guesser = fit_letter_guesser(["abc"])
-    for name, chance in (("long", 1 / 4), ("short", 1 / 3)):
-        stratum = [item for item in items if item.stratum == name]
-        found = word_blind_baselines(stratum, guesser)
-        assert found == pytest.approx(dict.fromkeys(found, chance))
-        assert len(found) == 3
-    long = sum(item.stratum == "long" for item in items)
-    mixed = (long / 4 + (len(items) - long) / 3) / len(items)
-    found = word_blind_baselines(items, guesser)
-    assert found == pytest.approx(dict.fromkeys(found, mixed))
-
-
-def test_three_and_four_are_one_class_to_the_count_baseline() -> None:
-    words = ("aaabcde", "aaaabcd", "bcdefgh")
-    items = [count.count_item(word, "a", count.TEMPLATES[0]) for word in words]
-    assert [item.answer for item in items] == ["3", "4", "0"]
-    found = word_blind_baselines(items, fit_letter_guesser(["abc"]))
-    assert found == pytest.approx(dict.fromkeys(found, 2 / 3))
-
-
-def test_no_constant_or_letterwise_answer_beats_the_count_baseline(suite: Suite) -> None:
-    items = of_task(suite, Task.COUNT)
-    baseline = max(word_blind_baselines(items, fit_letter_guesser(["abc"])).values())
-    for answer in "01234":
-        assert sum(item.answer == answer for item in items) / len(items) <= baseline + 1e-12
-    by_letter: dict[str, Counter[str]] = defaultdict(Counter)
-    for item in items:
-        by_letter[item.letter or ""][item.answer] += 1
-    best = sum(max(answers.values()) for answers in by_letter.values())
-    assert best / len(items) <= baseline + 1e-12
-
-
-def test_spelling_cannot_be_guessed(suite: Suite) -> None:
-    guesser = fit_letter_guesser(["abc"])
-    assert word_blind_baselines(of_task(suite, Task.SPELLING), guesser) == {"none": 0.0}
+# --- what the choice reading decides among -----------------------------------------------------
 
 
 def test_the_choice_reading_has_26_letters_or_ten_digits() -> None:

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import re
+from importlib import resources
+from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from snowballstemmer.english_stemmer import EnglishStemmer
 
+from tuning.errors import DataError, NotFoundError, UserError
 from tuning.model.tiny import tiny_words
 from tuning.tasks import words
 from tuning.tasks.words import (
     benchmark_stems,
     benchmark_words,
     english_words,
+    exclusions,
     is_word,
     keyed_rng,
+    read_word_list,
     stems,
     without_benchmark_words,
+    words_in,
 )
 
 
@@ -165,3 +171,146 @@ def test_the_fingerprint_of_a_list_depends_on_words_and_order() -> None:
     assert words.hash_of_words(["cat", "dog"]) == hashlib.sha256(b"cat\ndog").hexdigest()
     assert words.hash_of_words(["cat", "dog"]) != words.hash_of_words(["dog", "cat"])
     assert words.hash_of_words(["cat", "dog"]) != words.hash_of_words(["catdog"])
+
+
+# --- what may not be a subject ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["pretraining_words.txt", "study_words.txt"])
+def test_no_word_of_tinys_files_is_excluded(name: str) -> None:
+    text = resources.files("tuning").joinpath(f"data/tiny/{name}").read_text("utf-8")
+    listed = text.split()
+    assert len(listed) > 1000
+    assert not set(listed) & benchmark_words()
+    assert not set(stems(listed)) & benchmark_stems()
+    assert exclusions(listed) == (tuple(listed), (), ())
+
+
+def test_exclusions_sort_every_word_once_in_its_order() -> None:
+    sample = english_words()[:20_000]
+    found = exclusions(sample)
+    place = {word: i for i, word in enumerate(sample)}
+    assert sorted((*found.kept, *found.listed, *found.same_stem)) == sorted(sample)
+    for part in found:
+        assert [place[w] for w in part] == sorted(place[w] for w in part)
+    assert set(found.listed) == set(sample) & benchmark_words()
+    assert found.same_stem
+    assert not set(found.same_stem) & benchmark_words()
+    assert set(stems(found.same_stem)) <= benchmark_stems()
+    assert found.kept == without_benchmark_words(sample)
+
+
+@given(words=st.lists(st.sampled_from(english_words()[:3000]), max_size=30, unique=True))
+@settings(deadline=None)
+def test_whether_a_word_is_excluded_does_not_depend_on_the_others(words: list[str]) -> None:
+    together = exclusions(words)
+    for word in words:
+        alone = exclusions([word])
+        for part, of_all in zip(alone, together, strict=True):
+            assert (word in part) == (word in of_all)
+
+
+@pytest.mark.parametrize(
+    ("texts", "found"),
+    [
+        (["Spell the word {word}."], {"spell", "the", "word"}),
+        (["Don't", "CAN't"], {"don", "t", "can"}),
+        (["s1k2y3", "ice-cream"], {"s", "k", "y", "ice", "cream"}),
+        ([], set()),
+        (["", "123"], set()),
+    ],
+)
+def test_words_are_found_in_texts(texts: list[str], found: set[str]) -> None:
+    assert words_in(texts) == found
+
+
+# --- a list of the user's own -----------------------------------------------------------------
+
+
+def written(tmp_path: Path, content: str | bytes) -> Path:
+    path = tmp_path / "words.txt"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        ("planet\norchard\n", ("planet", "orchard")),
+        ("planet", ("planet",)),
+        ("planet\r\norchard\r\n", ("planet", "orchard")),
+        ("\n\n  planet \n\t\norchard\n\n", ("planet", "orchard")),
+        ("# a list\nplanet\n  # more\norchard\n#", ("planet", "orchard")),
+        ("planet\norchard\nplanet\n", ("planet", "orchard")),
+        ("zebra\napple\nmoon\n", ("zebra", "apple", "moon")),
+        ("# größer 你好\nsky\n", ("sky",)),
+        ("abc\n" + "a" * 15, ("abc", "a" * 15)),
+    ],
+)
+def test_a_list_has_a_word_a_line(tmp_path: Path, content: str, found: tuple[str, ...]) -> None:
+    assert read_word_list(written(tmp_path, content)) == found
+
+
+def test_a_list_that_begins_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    assert read_word_list(written(tmp_path, b"\xef\xbb\xbfplanet\nsky\n")) == ("planet", "sky")
+
+
+@given(words=st.lists(st.from_regex("[a-z]{3,15}", fullmatch=True), min_size=1, max_size=30))
+@settings(max_examples=40, deadline=None)
+def test_a_list_comes_back_in_its_order_each_word_once(
+    tmp_path_factory: pytest.TempPathFactory, words: list[str]
+) -> None:
+    path = written(tmp_path_factory.mktemp("words"), "\n".join(words))
+    assert read_word_list(path) == tuple(dict.fromkeys(words))
+
+
+@pytest.mark.parametrize(
+    ("line", "law"),
+    [
+        ("Planet", "a word must be 3 to 15 lower-case letters a-z, got 'Planet'"),
+        ("sk", "got 'sk'"),
+        ("a" * 16, "got 'a{16}'"),
+        ("two words", "got 'two words'"),
+        ("planet # the earth", "got 'planet # the earth'"),
+        ("naïve", "got 'naïve'"),
+        ("don't", 'got "don\'t"'),
+        ("c4t", "got 'c4t'"),
+        ("planet,sky", "got 'planet,sky'"),
+        ("x" * 1000, "got 'x{40}'"),
+        ("x" * 1025, "a line must have at most 1,024 bytes"),
+        (b"pl\xffanet", "is not UTF-8 text"),
+        (b"pl\x00anet", "is binary, not text"),
+        (b"x" * 5_000_000, "a line must have at most 1,024 bytes"),
+        ("a\x1b[31mb", "got "),
+    ],
+)
+@pytest.mark.parametrize("number", [1, 3])
+def test_what_is_no_word_is_one_line_that_names_file_and_line(
+    tmp_path: Path, line: str | bytes, law: str, number: int
+) -> None:
+    lines = [b"planet", b"", b"orchard"]
+    lines.insert(number - 1, line if isinstance(line, bytes) else line.encode())
+    path = written(tmp_path, b"\n".join(lines))
+    with pytest.raises(DataError, match=rf"line {number}: .*{law}") as caught:
+        read_word_list(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}, line {number}: ")
+    assert len(message.splitlines()) == 1
+    assert "\x1b" not in message
+    assert len(message) < len(str(path)) + 200
+
+
+@pytest.mark.parametrize("content", ["", "\n\n \n", "# nothing\n", "#planet"])
+def test_a_list_without_words_is_refused(tmp_path: Path, content: str) -> None:
+    path = written(tmp_path, content)
+    with pytest.raises(DataError, match="a word list needs at least one word, got none") as caught:
+        read_word_list(path)
+    assert str(caught.value).startswith(str(path))
+
+
+def test_a_missing_list_names_its_neighbours(tmp_path: Path) -> None:
+    written(tmp_path, "planet\n")
+    with pytest.raises(NotFoundError, match=r"no such file; did you mean words\.txt"):
+        read_word_list(tmp_path / "word.txt")
+    with pytest.raises(UserError, match="is no file"):
+        read_word_list(tmp_path)

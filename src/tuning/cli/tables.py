@@ -130,9 +130,10 @@ def _detail_lines(task: str, result: TaskResult, is_tuned: bool) -> list[str]:
         if counts is not None:
             recall = ", ".join(f"{c}: {100 * v:.1f} %" for c, v in counts.recall.items())
             answers = ", ".join(f"{digit}: {n}" for digit, n in counts.answers.items())
+            error = counts.mean_absolute_error
             lines.append(
                 f"{task}, {who}: balanced accuracy {100 * counts.balanced_accuracy:.1f} %, "
-                f"recall {recall}; mean absolute error {counts.mean_absolute_error:.2f}; "
+                f"recall {recall}; mean absolute error {'–' if error is None else f'{error:.2f}'}; "
                 f"likeliest digits {answers}"
             )
     return lines

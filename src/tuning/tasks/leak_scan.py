@@ -36,9 +36,14 @@ _ORDINAL = (
 _NUMBER = (
     r"(?:\d+|zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|once|twice|thrice)"
 )
-# A letter that stands alone; `a` and `i` are words too, and are letters only beside what says so.
+# A letter that stands alone. `a` and `i` are words too, and are letters only where no word would
+# stand: after `an` or `no`, and `a` also at an end or before what no article stands before.
 _ANY_LETTER = r"(?:(?<![\w'])[a-z](?![\w'…]))"
-_LONE_LETTER = r"(?:(?<![\w'])[b-hj-z](?![\w'…]))"
+_LONE_LETTER = (
+    r"(?:(?<![\w'])(?:[b-hj-z]|(?<=\ban )[ai]|(?<=\bno )[ai]|i(?= (?:in|is)\b)"
+    r"|a(?=$|[.?!,;:)]| (?:in|is|and|or|of|at|among|comes?|stands?|before|after|follow\w*"
+    r"|precede\w*|once|twice|thrice|\w+ times)\b))(?![\w'…]))"
+)
 _VERB = r"(?:occurs?|appears?|(?:is|are) (?:used|found|present)|shows? up|repeats?|comes? up)"
 _USED = r"(?:used|found|present|written|there)"
 _PLACE = r"(?:position|place|slot|spot)"
@@ -74,10 +79,12 @@ _PATTERNS: tuple[tuple[Leak, str], ...] = (
     # What is left that speaks of letters, or shows one: where it stands, more often than not.
     (Leak.POSITION, rf"\b{_LETTER}\b"),
     (Leak.POSITION, _LONE_LETTER),
+    # A spelling outside our own forms.
+    (Leak.POSITION, r"(?<!\w)[a-z]…"),
 )
 _COMPILED = tuple((leak, re.compile(p)) for leak, p in _PATTERNS)
 _QUOTES = re.compile(r"[\"`“”„*_]|(?<![a-z])['‘’]|['‘’](?![a-z])")
-_ABBREVIATION = re.compile(r"(?<![\w'])(?:[a-z]\.){2,}")
+_ABBREVIATION = re.compile(r"(?<![\w'])(?:[a-z]\.){2,}", re.IGNORECASE)
 
 MASK = "something"
 OWN_FORM = "a question of ours that is answered by a spelling, or by repeating words"
@@ -108,7 +115,6 @@ def find_leak(text: str) -> Finding | None:
     if text == OWN_FORM:
         return None
     plain = _QUOTES.sub("", " ".join(text.lower().replace("’", "'").split()))
-    plain = _ABBREVIATION.sub("", plain)
     for leak, pattern in _COMPILED:
         match = pattern.search(plain)
         if match:
@@ -148,7 +154,8 @@ def masked_text(question: str, answer: str, subjects: Sequence[str]) -> str:
     show. Elsewhere subject words are replaced wherever they stand whole, unless they are words for
     letters themselves.
     """
-    text = _SPELLED.sub(r"\1…", f"{question.rstrip()}\n{answer}")
+    text = _ABBREVIATION.sub("", f"{question.rstrip()}\n{answer}")
+    text = _SPELLED.sub(r"\1…", text)
     phrase = " ".join(subjects)
     repeated = REPEAT.fill(phrase=phrase) + phrase
     if _spelling_forms().fullmatch(text) or (subjects and text == repeated):

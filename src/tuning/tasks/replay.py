@@ -160,9 +160,13 @@ class ReplayFile:
 
     def __getitem__(self, index: int) -> Item:
         """Return example `index`, read from disk."""
-        with self.path.open("rb") as file:
-            file.seek(self.offsets[index])
-            return _parsed(file.readline(), f"{self.path}, example {index + 1}")
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self.offsets[index])
+                line = file.readline()
+        except OSError as error:
+            raise DataError(f"{self.path}: cannot be read any more: {error.strerror}") from error
+        return _parsed(line, f"{self.path}, example {index + 1}")
 
     def __iter__(self) -> Iterator[Item]:
         """Yield all examples in order."""

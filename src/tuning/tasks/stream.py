@@ -7,8 +7,9 @@ longer run passes through a shorter one, and a run can continue anywhere.
 from __future__ import annotations
 
 import functools
+import itertools
 import random
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
@@ -29,7 +30,7 @@ class Arm(StrEnum):
     FORMAT_CONTROL = "format_control"
     """The same questions; the answers have the letters of another word of the same length."""
     DIRECT = "direct"
-    """Position and count of the same words: the ceiling."""
+    """Position and count of the same words, as many tokens: the ceiling."""
 
 
 def words_in_band(
@@ -115,6 +116,16 @@ class TrainingStream:
     def step(self, step: int, batch_size: int) -> list[Item]:
         """Return the `batch_size` examples of optimizer step `step`, counted from 0."""
         return [self.example(i) for i in range(step * batch_size, (step + 1) * batch_size)]
+
+    def more_direct(self, step: int, items: Sequence[Item]) -> Iterator[Item]:
+        """Yield more position and count items on the words of a step, without end.
+
+        They are shorter than spellings: the direct arm needs more of them for as many tokens.
+        """
+        words = [item.word for item in items if item.task is not Task.REPLAY]
+        for number in itertools.count() if words else ():
+            rng = keyed_rng(self.seed, "more-direct", step, number)
+            yield _direct_item(words[number % len(words)], rng)
 
 
 def _direct_item(word: str, rng: random.Random) -> Item:

@@ -120,8 +120,10 @@ class Suite:
         for share, templates in _shares(num_items, list(groups.values()), _num_items):
             for part, indices in _shares(share, list(templates.values()), len):
                 rng = keyed_rng(SUITE_SEED, "spread", indices[0])
+                ends = [i * len(indices) // part for i in range(part + 1)] if part else [0]
                 chosen += [
-                    indices[int((i + rng.random()) * len(indices) / part)] for i in range(part)
+                    indices[a + int(rng.random() * (b - a))]
+                    for a, b in zip(ends, ends[1:], strict=False)
                 ]
         return sorted(chosen)
 

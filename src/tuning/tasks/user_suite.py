@@ -84,7 +84,8 @@ def _from_jsonl(path: Path) -> Iterator[Item]:
             raise SuiteError(f"{place}: must be an object, got {type(raw).__name__}")
         for key in raw:
             if key not in _FIELDS:
-                raise SuiteError(f"{place}: {shown(key)[1:-1]}: no such field; {nearest(key, _FIELDS)}")
+                hint = nearest(key, _FIELDS)
+                raise SuiteError(f"{place}: {shown(key)[1:-1]}: no such field; {hint}")
         yield _item(raw, place)
 
 

@@ -6,6 +6,7 @@ by length and cut into micro-batches, so that 8 x 4 and 32 x 1 see the same rows
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -16,7 +17,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from tuning.model.tokenizer import EncodedItem, TextTokenizer
-from tuning.tasks.stream import TrainingStream
+from tuning.tasks.items import Item
+from tuning.tasks.stream import Arm, TrainingStream
 
 # Shapes: B rows, T tokens, A answer tokens of the micro-batch.
 
@@ -58,8 +60,12 @@ def micro_batch(rows: Sequence[EncodedItem], num_step_tokens: int, pad_id: int) 
         torch.tensor(token_A),
         torch.tensor(target_A),
         torch.tensor(num_step_tokens),
-        torch.tensor(sum(len(row.prompt) + len(row.answer) for row in rows)),
+        torch.tensor(_num_tokens(rows)),
     )
+
+
+def _num_tokens(rows: Sequence[EncodedItem]) -> int:
+    return sum(len(row.prompt) + len(row.answer) for row in rows)
 
 
 class StepBatches:
@@ -89,15 +95,36 @@ class StepBatches:
         """Return the rows of optimizer step `step`, counted from 0, shortest first."""
         items = self.stream.step(step, self.batch_size * self.accumulation)
         rows = self.tokenizer.encode_items(items)
+        if self.stream.arm is Arm.DIRECT:
+            rows += self._rows_to_match(step, items, rows)
         return sorted(rows, key=lambda row: len(row.prompt) + len(row.answer))
+
+    def _rows_to_match(
+        self, step: int, items: Sequence[Item], rows: Sequence[EncodedItem]
+    ) -> list[EncodedItem]:
+        """Return the rows that the direct arm needs for as many tokens as the spelling arm."""
+        spelling = dataclasses.replace(self.stream, arm=Arm.SPELLING)
+        wanted = self.tokenizer.encode_items(spelling.step(step, len(items)))
+        missing = _num_tokens(wanted) - _num_tokens(rows)
+        more: list[EncodedItem] = []
+        for item in self.stream.more_direct(step, items):
+            row = self.tokenizer.encode_items([item])
+            # The last row is taken if that comes nearer than leaving it.
+            if missing < _num_tokens(row) / 2:
+                break
+            more += row
+            missing -= _num_tokens(row)
+        return more
 
     def step(self, step: int) -> list[MicroBatch]:
         """Return the micro-batches of optimizer step `step`, counted from 0."""
         rows = self.rows(step)
         num_tokens = sum(len(row.answer) for row in rows)
         pad_id = self.tokenizer.end_ids[0]
-        starts = range(0, len(rows), self.batch_size)
-        return [micro_batch(rows[s : s + self.batch_size], num_tokens, pad_id) for s in starts]
+        ends = [i * len(rows) // self.accumulation for i in range(self.accumulation + 1)]
+        return [
+            micro_batch(rows[a:b], num_tokens, pad_id) for a, b in zip(ends, ends[1:], strict=False)
+        ]
 
     def first_hash(self) -> str:
         """Return a fingerprint of the rows of the first step: what a continuation must match."""

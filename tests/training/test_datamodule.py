@@ -1,0 +1,67 @@
+"""Laws of `tuning.training.datamodule`: which rows a step has, and how they are cut."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tuning.model.base import encodable, subject_words, tokenizer_of
+from tuning.tasks.splits import Split, split_subjects
+from tuning.training.datamodule import StepBatches
+from tuning.training_data import training_data
+
+
+def batches(config: Any, accumulation: int = 4) -> StepBatches:
+    tokenizer = tokenizer_of("tiny")
+    words = split_subjects(subject_words("tiny"))[Split.TRAIN]
+    data = training_data(config, words, tokenizer.count_tokens, lambda w: encodable(w, tokenizer))
+    return StepBatches(data.stream, tokenizer, 32 // accumulation, accumulation)
+
+
+def num_tokens(of: StepBatches, steps: int) -> int:
+    return sum(len(r.prompt) + len(r.answer) for step in range(steps) for r in of.rows(step))
+
+
+@pytest.mark.parametrize("augmentation", [True, False])
+@pytest.mark.parametrize("band", ["easy", "medium", "hard"])
+def test_every_arm_trains_on_as_many_tokens(
+    small_config: Callable[..., Any], band: str, augmentation: bool
+) -> None:
+    tokens = {}
+    for arm in ("spelling", "format_control", "direct"):
+        overrides = (f"spelling_difficulty={band}", f"spelling_augmentation={augmentation}")
+        config = small_config(*overrides, f"arm={arm}")
+        tokens[arm] = num_tokens(batches(config), 40)
+    if augmentation:
+        assert tokens["direct"] == pytest.approx(tokens["spelling"], rel=0.01)
+    else:
+        # Where direct items are as long as plain spellings, none has to be added.
+        assert tokens["direct"] >= 0.99 * tokens["spelling"]
+    assert tokens["format_control"] == pytest.approx(tokens["spelling"], rel=0.01)
+
+
+def test_rows_added_to_the_direct_arm_ask_about_the_words_of_their_step(
+    small_config: Callable[..., Any],
+) -> None:
+    of = batches(small_config("arm=direct"))
+    items = of.stream.step(3, 32)
+    words = {item.word for item in items if item.task in ("position", "count")}
+    more = of.stream.more_direct(3, items)
+    assert {next(more).word for _ in range(200)} == words
+
+
+@pytest.mark.parametrize("arm", ["spelling", "direct"])
+@pytest.mark.parametrize("accumulation", [1, 2, 4, 8, 16, 32])
+def test_a_step_has_as_many_micro_batches_as_gradients_are_summed(
+    small_config: Callable[..., Any], arm: str, accumulation: int
+) -> None:
+    of = batches(small_config(f"arm={arm}"), accumulation)
+    parts = of.step(0)
+    assert len(parts) == accumulation
+    assert sum(len(part.ids_BT) for part in parts) == len(of.rows(0))
+    sizes = {len(part.ids_BT) for part in parts}
+    assert max(sizes) - min(sizes) <= 1
+    answer_tokens = sum(len(part.target_A) for part in parts)
+    assert {int(part.num_step_tokens) for part in parts} == {answer_tokens}
