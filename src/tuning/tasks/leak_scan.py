@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -66,6 +67,7 @@ _PATTERNS: tuple[tuple[Leak, str], ...] = (
     (Leak.COUNT, rf"\b(?:count|tally|number|frequency|occurrences?)\b[^.?!]*\b{_LETTER}\b"),
     (Leak.COUNT, rf"\b{_LETTER}\b[^.?!]*\b(?:{_VERB}|{_NUMBER} times?|count)\b"),
     (Leak.COUNT, rf"{_ANY_LETTER} {_VERB}\b"),
+    (Leak.COUNT, rf"\b(?:has|have|are) {_NUMBER} [a-z]s?(?!\w)"),
     (Leak.COUNT, r"(?<![\w'])[a-z]'s(?!\w)"),
     (Leak.CONTAINS, rf"\b(?:contain|includ)\w*\b[^.?!]*(?:\b{_LETTER}\b|{_LONE_LETTER})"),
     (Leak.CONTAINS, rf"\b(?:is|are) there (?:an? |any |no )?(?:{_LETTER}\b|{_LONE_LETTER})"),
@@ -154,7 +156,8 @@ def masked_text(question: str, answer: str, subjects: Sequence[str]) -> str:
     show. Elsewhere subject words are replaced wherever they stand whole, unless they are words for
     letters themselves.
     """
-    text = _ABBREVIATION.sub("", f"{question.rstrip()}\n{answer}")
+    text = unicodedata.normalize("NFKC", f"{question.rstrip()}\n{answer}")
+    text = _ABBREVIATION.sub("", text)
     text = _SPELLED.sub(r"\1…", text)
     phrase = " ".join(subjects)
     repeated = REPEAT.fill(phrase=phrase) + phrase
