@@ -699,7 +699,7 @@ def _model_identity(name: str) -> str:
         return embedded_weights_hash()
     if name in PACKAGED_MODELS:
         return PACKAGED_MODELS[name].wheel_sha256
-    folder = Path(name)
+    folder = Path(name).expanduser()
     if folder.is_dir():
         weights = sorted(folder.glob("*.safetensors"))
         return _hash_of_files(tuple((p, p.stat().st_mtime_ns, p.stat().st_size) for p in weights))

@@ -127,7 +127,10 @@ def test_all_mistakes_of_a_file_come_together(run_program: Any, tmp_path: Path) 
         (("--mode", "sweep"), ("wandb_integration",)),
         (("--mode", "lightning"), ("lightning_jobs",)),
         (("--mode", "token-analysis"), ("token_analysis",)),
-        (("tasks", "preview", "--difficulty", "hardd"), ("hardd", "did you mean hard")),
+        (
+            ("tasks", "preview", "spelling_difficulty=hardd"),
+            ("spelling_config.difficulty", "hardd"),
+        ),
     ],
 )
 def test_other_mistakes_are_one_clear_line(
@@ -224,7 +227,7 @@ def test_preview_shows_questions_with_their_answers(run_program: Any) -> None:
     assert len(items) == 20
     for item in items:
         if item["kind"] == "evaluation: position":
-            assert item["answer"] == item["word"][item["n"] - 1]
+            assert item["answer"] == item["word"][item["position"] - 1]
         if item["kind"] == "evaluation: count":
             assert item["answer"] == str(item["word"].count(item["letter"]))
 

@@ -17,12 +17,12 @@ from tuning.evaluation.one_pass import AnswerReading
 from tuning.model.base import subject_words
 from tuning.model.lora import fresh_adapter
 from tuning.tasks.items import Task
-from tuning.tasks.splits import Split, split_words
+from tuning.tasks.splits import Split, split_subjects
 
 
 @pytest.fixture(scope="module")
 def bench() -> Bench:
-    words = split_words(subject_words("tiny"))[Split.VALIDATION]
+    words = split_subjects(subject_words("tiny"))[Split.VALIDATION]
     return new_bench("tiny", "32-true", EvaluationConfig(num_words=60, num_monitor_words=3), words)
 
 

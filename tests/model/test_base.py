@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tuning.errors import DroppedTokenError, ModelError
-from tuning.model.base import check_name, load_base, subject_words, tokenizer_of
-from tuning.model.tiny import tiny_words
+from tuning.model.base import encodable, load_base, subject_words, tokenizer_of
+from tuning.model.tiny import tiny_words, written_forms
 from tuning.qwen3_tokenizer import load_qwen3_tokenizer
 from tuning.tasks.words import english_words
 
@@ -41,19 +41,25 @@ def test_every_study_word_has_several_tokens() -> None:
 
 def test_other_models_are_asked_about_all_words() -> None:
     words = subject_words("qwen3-4b")
-    assert set(words) < set(english_words())
-    assert len(words) > 200_000
+    assert set(words.real) < set(english_words())
+    assert len(words.real) > 200_000
+    assert len(words.pseudo) == len(words.real) // 10
+    assert not words.pseudo_set & set(english_words())
 
 
-@pytest.mark.parametrize("name", ["tinny", "", "qwen3"])
-def test_an_unknown_name_is_refused(name: str) -> None:
-    with pytest.raises(ModelError, match="unknown model"):
-        check_name(name)
+def test_tiny_is_asked_about_study_words_and_made_up_ones_that_it_can_write() -> None:
+    words = subject_words("tiny")
+    assert words.real == tiny_words().study
+    assert 0.05 * len(words.real) < len(words.pseudo) <= 0.1 * len(words.real)
+    assert not words.pseudo_set & set(english_words())
+    tokenizer = tokenizer_of("tiny")
+    assert all(tokenizer.can_encode([form for w in words.pseudo for form in written_forms(w)]))
 
 
-@pytest.mark.parametrize("name", ["tiny", "qwen3-4b", "Qwen/Qwen3-4B"])
-def test_known_names_and_hub_ids_pass(name: str) -> None:
-    check_name(name)
+def test_words_that_a_model_cannot_write_in_some_form_are_left_out() -> None:
+    study = tiny_words().study[:2]
+    assert encodable((study[0], "philosophy", study[1]), tokenizer_of("tiny")) == study
+    assert encodable((), tokenizer_of("tiny")) == ()
 
 
 def test_weights_that_cannot_be_had_name_the_embedded_model(

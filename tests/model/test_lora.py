@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ from transformers import AutoModelForCausalLM
 
 from tuning.config import LoraConfig
 from tuning.errors import ModelError
-from tuning.model.base import load_base
-from tuning.model.lora import fresh_adapter, save_adapter, stored_adapter
+from tuning.model.base import BaseModel, load_base, read_base
+from tuning.model.lora import adapter_hash, fresh_adapter, save_adapter, stored_adapter
 from tuning.model.tiny import tiny_folder
 
 PROMPT = torch.tensor([[5, 100, 900, 44, 1200, 7]])
@@ -89,20 +90,85 @@ def test_an_unknown_target_module_names_the_nearest() -> None:
         pass
 
 
-def test_folders_that_hold_no_fitting_adapter_are_refused(tmp_path: Path) -> None:
-    base = load_base("tiny")
+def tensors_of(base: BaseModel) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in base.network.state_dict().items()}
+
+
+def changed_config(folder: Path, **values: object) -> bytes:
+    config = json.loads((folder / "adapter_config.json").read_bytes())
+    return json.dumps({**config, **values}).encode()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "empty",
+        "no_weights",
+        "torn",
+        "no_json",
+        "not_utf8",
+        "other_rank",
+        "other_layers",
+        "not_lora",
+    ],
+)
+def test_a_folder_that_holds_no_fitting_adapter_is_refused_and_the_base_stays_clean(
+    tmp_path: Path, damage: str
+) -> None:
+    base = read_base("tiny", "32-true")
+    before = tensors_of(base)
+    good, bad = tmp_path / "good", tmp_path / damage
     with fresh_adapter(base, LoraConfig(r=4), 0) as adapted:
-        save_adapter(adapted, tmp_path / "good")
-    cases = {
-        "empty": {},
-        "torn": {"adapter_model.safetensors": b"\x00" * 20},
-        "no_json": {"adapter_config.json": b"{"},
-    }
-    for name, damage in cases.items():
-        folder = tmp_path / name
-        folder.mkdir()
-        for path in (tmp_path / "good").iterdir() if name != "empty" else []:
-            (folder / path.name).write_bytes(damage.get(path.name, path.read_bytes()))
-        with pytest.raises(ModelError, match=name), stored_adapter(base, folder):
-            pass
-    assert torch.equal(logits(base.network), logits(load_base("tiny").network))
+        expected = logits(shaken(adapted))
+        save_adapter(adapted, good)
+    weights, config = "adapter_model.safetensors", "adapter_config.json"
+    contents: dict[str, bytes | None] = {p.name: p.read_bytes() for p in good.iterdir()}
+    contents |= {
+        "empty": {weights: None, config: None},
+        "no_weights": {weights: None},
+        "torn": {weights: b"\x00" * 20},
+        "no_json": {config: b"{"},
+        "not_utf8": {config: b"\xff\xfe{"},
+        "other_rank": {config: changed_config(good, r=8)},
+        "other_layers": {config: changed_config(good, target_modules=["c_attn"])},
+        "not_lora": {config: changed_config(good, peft_type="NO_SUCH_TYPE")},
+    }[damage]
+    bad.mkdir()
+    for name, content in contents.items():
+        if content is not None:
+            (bad / name).write_bytes(content)
+    with pytest.raises(ModelError, match=damage), stored_adapter(base, bad):
+        pass
+    after = tensors_of(base)
+    assert before.keys() == after.keys()
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+    with stored_adapter(base, good):
+        assert torch.equal(logits(base.network), expected)
+
+
+def test_an_adapter_with_values_that_are_no_numbers_is_refused(tmp_path: Path) -> None:
+    base = load_base("tiny")
+    before = tensors_of(base)
+    with fresh_adapter(base, LoraConfig(r=4), 0) as adapted:
+        next(p for n, p in adapted.named_parameters() if "lora_B" in n).data[0, 0] = float("nan")
+        save_adapter(adapted, tmp_path / "nan")
+    with (
+        pytest.raises(ModelError, match="values that are no numbers"),
+        stored_adapter(base, tmp_path / "nan"),
+    ):
+        pass
+    assert tensors_of(base).keys() == before.keys()
+
+
+def test_the_hash_of_an_adapter_is_that_of_its_weights(tmp_path: Path) -> None:
+    base = load_base("tiny")
+    hashes = []
+    for seed in (0, 0, 1):
+        with fresh_adapter(base, LoraConfig(r=4), seed) as adapted:
+            folder = tmp_path / f"a{len(hashes)}"
+            save_adapter(adapted, folder)
+        hashes.append(adapter_hash(folder))
+    assert hashes[0] == hashes[1] != hashes[2]
+    assert all(len(h) == 64 for h in hashes)
+    with pytest.raises(ModelError, match="holds no adapter"):
+        adapter_hash(tmp_path)

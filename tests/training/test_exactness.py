@@ -20,13 +20,17 @@ from safetensors.torch import load_file
 from tuning import files
 from tuning.config import to_yaml, training_key
 from tuning.errors import ResultsError
-from tuning.evaluation.bench import load_bench
+from tuning.evaluation.bench import Bench, load_bench
+from tuning.model.base import encodable
 from tuning.model.lora import fresh_adapter
 from tuning.model.machine import quiet_libraries
 from tuning.paths import ResultsRoot
+from tuning.tasks.splits import Split
+from tuning.tasks.stream import TrainingStream
 from tuning.training.datamodule import SpellingData
 from tuning.training.module import SpellingModule
 from tuning.training.run import batches_of
+from tuning.training_data import training_data
 from tuning.trial import TrialRequest, run_trial
 
 
@@ -52,10 +56,22 @@ class Gradients(pl.Callback):
         self.found = {n: p.grad.clone() for n, p in pl_module.named_parameters() if p.requires_grad}
 
 
+def stream_of(config: Any, bench: Bench) -> TrainingStream:
+    tokenizer = bench.base.tokenizer
+    data = training_data(
+        config,
+        bench.words[Split.TRAIN],
+        tokenizer.count_tokens,
+        lambda words: encodable(words, tokenizer),
+    )
+    return data.stream
+
+
 def gradient_of_first_step(config: Any) -> dict[str, torch.Tensor]:
     """Return the gradient that Lightning hands to the optimiser, in float64 and before clipping."""
     with quiet_libraries():
         bench = load_bench(config)
+        stream = stream_of(config, bench)
         seen = Gradients()
         training = config.training_config
         with fresh_adapter(bench.base, config.lora_config, 0) as adapted:
@@ -75,7 +91,9 @@ def gradient_of_first_step(config: Any) -> dict[str, torch.Tensor]:
                 enable_progress_bar=False,
                 enable_model_summary=False,
             )
-            trainer.fit(SpellingModule(adapted, training), SpellingData(batches_of(config, bench)))
+            trainer.fit(
+                SpellingModule(adapted, training), SpellingData(batches_of(config, bench, stream))
+            )
         bench.base.network.float()
     return seen.found
 

@@ -107,6 +107,10 @@ def evaluate(
             f"--prompting {prompting.value} is for our own items; write your own prompts into "
             f"{suite}"
         )
+    if output is not None and certify is not None:
+        raise ConfigError(
+            "--certify compares decisions and makes no predictions; leave out --output"
+        )
     if output is not None and output.suffix not in _WRITERS:
         raise ConfigError(
             f"--output must end in {', '.join(_WRITERS)}, got {output.suffix or str(output)!r}"

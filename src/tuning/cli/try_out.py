@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from tuning.cli import options
-from tuning.errors import DroppedTokenError, UserError
+from tuning.errors import UserError
 
 HINT = (
     "Ask anything, or: spell WORD · position N WORD · count LETTER WORD. "
@@ -38,7 +38,7 @@ def try_out(
 ) -> None:
     """Ask a tuned model questions, with the untouched model's answers beside its own.
 
-    Example: tuning try "spell planet" "position 3 planet" "count a banana"
+    Example: tuning try "spell moonlight" "position 3 parrot" "count r parrot"
     """
     from tuning.model.hub import base_of_adapter, check_name
 
@@ -51,7 +51,7 @@ def try_out(
         for text in questions or _typed(quiet=quiet):
             try:
                 answers = ask(question_of(text))
-            except DroppedTokenError as error:
+            except UserError as error:
                 if questions:
                     raise
                 typer.echo(f"tuning: {error}", err=True)

@@ -57,7 +57,9 @@ def certify(
     clock = time.perf_counter()
     texts = greedy_texts(base.network, base.tokenizer, base.tokenizer.encode_items(chosen.items))
     greedy_seconds = time.perf_counter() - clock
-    greedy = [text == item.answer for text, item in zip(texts, chosen.items, strict=True)]
+    greedy = [
+        text in (item.answer, *item.targets) for text, item in zip(texts, chosen.items, strict=True)
+    ]
     num_disagreements = sum(
         a != b for a, b in zip(predictions["strict_correct"], greedy, strict=True)
     )

@@ -22,7 +22,7 @@ from tuning.model.base import encodable, load_base, subject_words
 from tuning.model.lora import adapter_hash, check_is_adapter, stored_adapter
 from tuning.model.tiny import tiny_words
 from tuning.paths import ResultsRoot, TrainingFolder
-from tuning.tasks.prompts import Prompting
+from tuning.tasks.prompts import Prompting, prompted
 from tuning.tasks.splits import Split, split_subjects
 from tuning.tasks.stream import read_training_text
 from tuning.tasks.user_suite import read_suite
@@ -168,6 +168,7 @@ def certify_model(question: Question, root: ResultsRoot, num_items: int) -> Cert
         folder, step = _folder_of(adapter, root)
         weights = f"{folder.root.name}@{step}"
     with stored_adapter(bench.base, adapter) if adapter else contextlib.nullcontext():
-        certificate = certify(bench.base, bench.scorer, bench.suite, num_items, weights)
+        suite = prompted(bench.suite, question.prompting, bench.words[Split.TRAIN].real)
+        certificate = certify(bench.base, bench.scorer, suite, num_items, weights)
     store_certificate(folder, certificate)
     return certificate

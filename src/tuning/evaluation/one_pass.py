@@ -10,7 +10,6 @@ for real.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -27,6 +26,7 @@ from tuning.model.base import BaseModel, device_of
 from tuning.model.tokenizer import EncodedItem, TextTokenizer
 from tuning.tasks.items import Item
 from tuning.tasks.suite import Suite, choices_of
+from tuning.tasks.words import keyed_rng
 
 # Shapes: B rows, T tokens, A answer tokens of the batch (all rows), D hidden, V vocabulary.
 
@@ -74,7 +74,7 @@ class OnePassScorer:
             base: The untouched model; an adapter put on it later is scored too.
             items: Items to measure with.
         """
-        sample = spread(items, CALIBRATION_ITEMS)
+        sample = sample_of(items, CALIBRATION_ITEMS)
         difference = largest_difference(base.network, sample, base.tokenizer.encode_items(sample))
         return cls(base.network, base.tokenizer, MARGIN_FACTOR * difference)
 
@@ -289,10 +289,9 @@ def largest_difference(
     return max(largest, largest_logit * 2.0**-23)
 
 
-def spread(items: Sequence[Item], count: int) -> list[Item]:
-    """Return about `count` items at equal distances."""
-    stride = max(1, math.ceil(len(items) / count))
-    return list(items[::stride])
+def sample_of(items: Sequence[Item], count: int) -> list[Item]:
+    """Return at most `count` items, always the same: equal distances would keep step with templates."""
+    return keyed_rng("calibration").sample(list(items), min(count, len(items)))
 
 
 def _table(
@@ -323,7 +322,10 @@ def _table(
             ),
             "strict_correct": strict,
             "choice_correct": pd.array(
-                [None if c is None else c == i.answer for c, i in zip(choices, items, strict=True)],
+                [
+                    None if c is None else c in (i.answer, *i.targets)
+                    for c, i in zip(choices, items, strict=True)
+                ],
                 dtype="boolean",
             ),
             "choice": pd.array(choices, dtype="string"),

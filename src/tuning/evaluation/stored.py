@@ -160,7 +160,14 @@ def _evaluate(
     if asked.trained_words is not None:
         predictions["seen_tokens"] = seen_tokens(bench, asked.suite, asked.trained_words)
     decoded = predictions[measures.LENIENT].notna()
-    texts_right = predictions.loc[decoded, "text"] == predictions.loc[decoded, "gold"]
+    texts_right = pd.Series(
+        [
+            text in (asked.suite.items[i].answer, *asked.suite.items[i].targets)
+            for i, text in predictions.loc[decoded, "text"].items()
+        ],
+        index=predictions.index[decoded],
+        dtype=bool,
+    )
     evaluation = Evaluation(
         key=asked.key(bench),
         predictions=predictions,

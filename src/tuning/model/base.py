@@ -61,9 +61,13 @@ def subject_words(name: str) -> SubjectWords:
     folder = _tiny_like(name)
     if folder is None:
         return _general_words()
+    return _tiny_subjects(folder)
+
+
+@functools.lru_cache(maxsize=2)
+def _tiny_subjects(folder: Path) -> SubjectWords:
     study = tiny.tiny_words(folder).study
-    made = pseudo_words(study)
-    return SubjectWords(study, encodable(made, tiny.tiny_tokenizer(folder)))
+    return SubjectWords(study, encodable(pseudo_words(study), tiny.tiny_tokenizer(folder)))
 
 
 @functools.cache
@@ -84,7 +88,7 @@ def _tiny_like(name: str) -> Path | None:
     """Return the folder of tiny, or of a model that was built or merged from it."""
     if name == "tiny":
         return tiny.tiny_folder()
-    folder = Path(name)
+    folder = Path(name).expanduser()
     return folder if (folder / "card.json").is_file() else None
 
 

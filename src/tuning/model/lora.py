@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig as PeftLoraConfig
-from peft import PeftModel, get_peft_model
+from peft import PeftModel, PeftModelForCausalLM, get_peft_model
 from safetensors import SafetensorError
 
 from tuning import files
@@ -77,14 +77,11 @@ def stored_adapter(base: BaseModel, folder: Path) -> Iterator[PeftModel]:
         ModelError: The folder holds no adapter, or one that does not fit this model.
     """
     check_is_adapter(folder)
+    # The layers are put on before the weights are read: whatever is wrong with these, what was put
+    # on is known, and is taken off again. The base is shared.
+    adapted = PeftModelForCausalLM(base.network, _stored_config(base, folder))
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)
-            adapted = PeftModel.from_pretrained(base.network, folder)
-    except (RuntimeError, ValueError, KeyError, TypeError, SafetensorError, UserWarning) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ModelError(f"the adapter in {folder} does not fit {base.name}: {reason}") from error
-    try:
+        _load_weights(base, adapted, folder)
         for name, tensor in adapted.named_parameters():
             if "lora_" in name and not bool(torch.isfinite(tensor).all()):
                 raise ModelError(
@@ -93,6 +90,37 @@ def stored_adapter(base: BaseModel, folder: Path) -> Iterator[PeftModel]:
         yield adapted
     finally:
         _take_off(adapted)
+
+
+def _stored_config(base: BaseModel, folder: Path) -> PeftLoraConfig:
+    try:
+        settings = PeftLoraConfig.from_pretrained(str(folder))
+        targets = tuple(sorted(settings.target_modules))
+        own = LoraConfig(r=settings.r, alpha=settings.lora_alpha, target_modules=targets)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _unfit(base, folder, error) from error
+    _check_targets(base, own)
+    settings.inference_mode = True
+    return settings
+
+
+def _load_weights(base: BaseModel, adapted: PeftModel, folder: Path) -> None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            loaded = adapted.load_adapter(str(folder), "default")
+    except (RuntimeError, ValueError, KeyError, TypeError, SafetensorError, UserWarning) as error:
+        raise _unfit(base, folder, error) from error
+    missing = [key for key in loaded.missing_keys if "lora_" in key]
+    if missing or loaded.unexpected_keys:
+        strange = (missing or loaded.unexpected_keys)[0]
+        raise _unfit(base, folder, f"{strange} is {'missing' if missing else 'unexpected'}")
+    adapted.eval()
+
+
+def _unfit(base: BaseModel, folder: Path, reason: object) -> ModelError:
+    text = " ".join(str(reason).split())[:300]
+    return ModelError(f"the adapter in {folder} does not fit {base.name}: {text}")
 
 
 def adapter_hash(folder: Path) -> str:
