@@ -290,7 +290,7 @@ def largest_difference(
 
 
 def sample_of(items: Sequence[Item], count: int) -> list[Item]:
-    """Return at most `count` items, always the same: equal distances would keep step with templates."""
+    """Return at most `count` items, always the same; equal distances keep step with templates."""
     return keyed_rng("calibration").sample(list(items), min(count, len(items)))
 
 

@@ -160,19 +160,22 @@ def _evaluate(
     if asked.trained_words is not None:
         predictions["seen_tokens"] = seen_tokens(bench, asked.suite, asked.trained_words)
     decoded = predictions[measures.LENIENT].notna()
-    texts_right = pd.Series(
-        [
-            text in (asked.suite.items[i].answer, *asked.suite.items[i].targets)
-            for i, text in predictions.loc[decoded, "text"].items()
-        ],
-        index=predictions.index[decoded],
-        dtype=bool,
+    num_disagreements = sum(
+        (text in (item.answer, *item.targets)) != bool(strict)
+        for item, text, strict, is_decoded in zip(
+            asked.suite.items,
+            predictions["text"],
+            predictions[measures.STRICT],
+            decoded,
+            strict=True,
+        )
+        if is_decoded
     )
     evaluation = Evaluation(
         key=asked.key(bench),
         predictions=predictions,
         num_decoded=int(decoded.sum()),
-        num_disagreements=int((texts_right != predictions.loc[decoded, measures.STRICT]).sum()),
+        num_disagreements=num_disagreements,
         retention=dict(drift()),
     )
     _store(bench, asked, evaluation, time.monotonic() - clock)

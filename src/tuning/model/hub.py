@@ -53,7 +53,7 @@ def check_name(name: str) -> None:
     if name in NAMES:
         return
     if not name.strip():
-        raise ModelError(f"a model needs a name, got {name!r}; known: {', '.join(NAMES)}")
+        raise ModelError(f"unknown model {name!r}; known: {', '.join(NAMES)}")
     if name.startswith((".", "/", "~")) or (Path(name).is_dir() and "/" not in name):
         if not (Path(name).expanduser() / "config.json").is_file():
             raise ModelError(f"{name!r} is no folder of a model: it holds no config.json")
@@ -77,7 +77,7 @@ def local_folder(name: str) -> Path | None:
         folder = model_cache() / name
         return folder if (folder / FETCHED).is_file() else None
     if name not in HUB_IDS and Path(name).expanduser().is_dir():
-        return _checked_folder(Path(name).expanduser())
+        return Path(name).expanduser()
     return _in_hub_cache(HUB_IDS.get(name, name))
 
 
@@ -121,9 +121,10 @@ def found_or_fetched(name: str, say: Say = _say) -> Path:
         ModelError: There is no such model, or it cannot be had.
     """
     found = local_folder(name)
-    if found is not None:
-        return found
-    return fetch(name, say=say)
+    if found is None:
+        return fetch(name, say=say)
+    is_own = name not in NAMES and Path(name).expanduser().is_dir()
+    return _checked_folder(found) if is_own else found
 
 
 def fetch(name: str, index_options: tuple[str, ...] = (), say: Say = _say) -> Path:

@@ -99,7 +99,10 @@ def _stored_config(base: BaseModel, folder: Path) -> PeftLoraConfig:
         own = LoraConfig(r=settings.r, alpha=settings.lora_alpha, target_modules=targets)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise _unfit(base, folder, error) from error
-    _check_targets(base, own)
+    try:
+        _check_targets(base, own)
+    except ModelError as error:
+        raise _unfit(base, folder, error) from error
     settings.inference_mode = True
     return settings
 
