@@ -221,14 +221,10 @@ def seen_tokens(
 ) -> list[str]:
     """Return for each item whether all, some or none of its word's tokens were in trained words."""
     tokenizer = bench.base.tokenizer
-    trained = {
-        token
-        for ids in tokenizer.encode_batch([f" {word}" for word in sorted(trained_words)])
-        for token in ids
-    }
+    trained = {token for ids in tokenizer.word_ids(sorted(trained_words)) for token in ids}
     shares = [
         np.mean([token in trained for token in ids])
-        for ids in tokenizer.encode_batch([f" {item.word}" for item in suite.items])
+        for ids in tokenizer.word_ids([item.word for item in suite.items])
     ]
     return ["all" if s == 1 else "none" if s == 0 else "some" for s in shares]
 

@@ -124,10 +124,17 @@ class TextTokenizer:
         pieces = self.backend.encode_batch([f" {w}" for w in words], add_special_tokens=False)
         return [[self.backend.decode([i]) for i in e.ids] for e in pieces]
 
+    def word_ids(self, words: Sequence[str]) -> list[list[int]]:
+        """Return the genuine ids of each word in the form with a leading space.
+
+        They are ids of the tokenizer, not of the model: it may have no row for some of them.
+        """
+        encoded = self.backend.encode_batch([f" {w}" for w in words], add_special_tokens=False)
+        return [e.ids for e in encoded]
+
     def count_tokens(self, words: Sequence[str]) -> list[int]:
         """Return the number of tokens of each word in the form with a leading space."""
-        encoded = self.backend.encode_batch([f" {w}" for w in words], add_special_tokens=False)
-        return [len(e.ids) for e in encoded]
+        return [len(ids) for ids in self.word_ids(words)]
 
     def single_token_ids(self, texts: Sequence[str]) -> list[int]:
         """Return the id of each text that is one token.
