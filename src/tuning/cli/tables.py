@@ -146,7 +146,8 @@ def strata_table(strata: Sequence[StratumResult], *, is_tuned: bool) -> Table:
     table = Table(title="Strata, strict reading", title_justify="left")
     heads = ["task", "by", "value", "untouched", *(["tuned", "gain, points"] if is_tuned else [])]
     for name in (*heads, "baseline", "items", "words"):
-        table.add_column(name, justify="left" if name in ("task", "by", "value") else "right")
+        is_text = name in ("task", "by", "value")
+        table.add_column(name, justify="left" if is_text else "right", no_wrap=name != "by")
     last = ("", "")
     for s in strata:
         r = s.result
