@@ -18,7 +18,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tuning.errors import DataError, NotFoundError, ResultsError, nearest, shown
+from tuning.errors import (
+    DataError,
+    NotFoundError,
+    ResultsError,
+    UserError,
+    nearest,
+    shown,
+)
 
 
 @contextlib.contextmanager
@@ -224,6 +231,44 @@ def write_json_lines(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
     """
     lines = (json.dumps(r, allow_nan=False, ensure_ascii=False) + "\n" for r in records)
     write_atomic(path, "".join(lines))
+
+
+def json_object(line: bytes, place: str, error: type[UserError] = DataError) -> dict[str, Any]:
+    """Return the object that one line of a user's file holds.
+
+    Args:
+        line: The line.
+        place: File and line, for messages.
+        error: What is raised.
+
+    Raises:
+        UserError: It is not JSON, no object, has a key twice, or holds what is no Unicode text.
+    """
+
+    def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        keys = [key for key, _ in pairs]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise error(f"{place}: the key {shown(key)} stands twice")
+        return dict(pairs)
+
+    try:
+        value = json.loads(line, object_pairs_hook=without_repeats)
+        json.dumps(value, ensure_ascii=False).encode()
+    except UserError:
+        raise
+    except UnicodeDecodeError as cause:
+        raise error(f"{place}: is not UTF-8 text") from cause
+    except UnicodeError as cause:
+        raise error(f"{place}: holds what is no Unicode text") from cause
+    except RecursionError as cause:
+        raise error(f"{place}: not JSON: nested too deeply") from cause
+    except ValueError as cause:
+        reason = cause.msg if isinstance(cause, json.JSONDecodeError) else "a number is too long"
+        raise error(f"{place}: not JSON: {reason}") from cause
+    if not isinstance(value, dict):
+        raise error(f"{place}: must be an object, got {type(value).__name__}")
+    return value
 
 
 class WrittenLines(NamedTuple):

@@ -70,12 +70,12 @@ def run_trial(
     started, clock = _now(), time.monotonic()
     config = request.config
     steps = config.training_config.max_steps
-    files.write_atomic(request.folder.config, to_yaml(config))
     with quiet_libraries(), threads(config.training_config.num_threads):
         bench = load_bench(config)
         data = _training_data(config, bench)
         text = read_training_text(data.stream, steps * config.training_config.effective_batch_size)
         on_items = _share_of_items(on_progress, steps)
+        files.write_atomic(request.folder.config, to_yaml(config))
         base = evaluate_base(bench, root, on_progress=on_items)
         base_arms = {
             p.value: evaluate_base(bench, root, p, on_items) for p in _base_promptings(config)

@@ -347,12 +347,12 @@ def test_a_line_that_is_too_long_is_refused_with_its_number(tmp_path: Path) -> N
 
 
 def test_a_line_of_just_the_limit_is_read(tmp_path: Path) -> None:
-    row = {**OWN, "prompt": ""}
-    row["prompt"] = "x" * (65_535 - len(json.dumps(row)))
+    row = {**OWN, "targets": [""]}
+    row["targets"] = ["x" * (65_535 - len(json.dumps(row)))]
     path = jsonl(tmp_path, row, {**OWN, "prompt": "Another?"})
     assert len(path.read_bytes().splitlines(keepends=True)[0]) == 65_536
     assert len(read(path).items) == 2
-    row["prompt"] += "x"
+    row["targets"] = [row["targets"][0] + "x"]
     refused(jsonl(tmp_path, row, OWN), "line 1: a line must have at most 65,536 bytes")
 
 
@@ -642,3 +642,21 @@ def test_a_large_suite_is_read_in_a_moment(tmp_path: Path) -> None:
     assert len(read(path).items) == 20_000
     assert time.monotonic() - clock < 10
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000
+
+
+# --- what a line may not hold -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "law"),
+    [
+        ('{"task": "x", "task": "y", "prompt": "a", "answer": "b"}', "the key 'task' stands twice"),
+        ('{"task": "x", "prompt": "a\\ud800b", "answer": "b"}', "holds what is no Unicode text"),
+        ('{"task": "\\u001b[31mred", "prompt": "a", "answer": "b"}', "task: must hold printable"),
+        (json.dumps({"task": "x", "prompt": "y" * 4_001, "answer": "b"}), "at most 4,000 char"),
+    ],
+)
+def test_what_a_line_may_not_hold(tmp_path: Path, line: str, law: str) -> None:
+    path = tmp_path / "suite.jsonl"
+    path.write_text(line + "\n", "utf-8")
+    refused(path, f"line 1: .*{law}", SuiteError)

@@ -165,6 +165,8 @@ def strata_table(strata: Sequence[StratumResult], *, is_tuned: bool) -> Table:
             str(r.base.num_words),
         )
         last = place
+    table.caption = "A stratum of fewer than 2 words has no interval and is not shown."
+    table.caption_justify = "left"
     return table
 
 

@@ -88,6 +88,10 @@ def question_of(text: str) -> str:
     """
     from tuning.tasks import count, position, spelling
 
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UserError("a question must be Unicode text") from None
     parts = text.split()
     if len(parts) == 2 and parts[0].lower() == "spell":
         return spelling.plain_item(parts[1]).question

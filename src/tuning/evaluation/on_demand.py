@@ -12,19 +12,20 @@ import pandas as pd
 
 from tuning import files, measures
 from tuning.config import EvaluationConfig, load, resolved_precision
-from tuning.errors import ModelError
+from tuning.errors import ModelError, SuiteError, shown
 from tuning.evaluation.bench import Bench, bench_on, new_bench, validation_bench
 from tuning.evaluation.certificate import Certificate, certify, store_certificate
 from tuning.evaluation.one_pass import OnProgress
 from tuning.evaluation.stored import evaluate_adapter, evaluate_base
 from tuning.measures import Drift, StratumResult, TaskResult
-from tuning.model.base import encodable, load_base, subject_words
+from tuning.model.base import encodable, load_base, subject_words, tokenizer_of
 from tuning.model.lora import adapter_hash, check_is_adapter, stored_adapter
 from tuning.model.tiny import tiny_words
 from tuning.paths import ResultsRoot, TrainingFolder
 from tuning.tasks.prompts import Prompting, prompted
 from tuning.tasks.splits import Split, split_subjects
 from tuning.tasks.stream import read_training_text
+from tuning.tasks.suite import Suite
 from tuning.tasks.user_suite import read_suite
 from tuning.tasks.words import SubjectWords
 from tuning.training_data import training_data
@@ -86,6 +87,9 @@ def evaluate_model(
     if question.adapter is not None:
         check_is_adapter(question.adapter)
     bench = bench_of(question)
+    if question.adapter is not None:
+        with stored_adapter(bench.base, question.adapter):
+            pass  # One that does not fit is refused before anything is asked.
     files.make_folder(root.root)
     before = evaluate_base(bench, root, question.prompting, on_progress)
     after, folder = before, root.training(bench.base.key)
@@ -117,7 +121,8 @@ def bench_of(question: Question) -> Bench:
     name, sizes = question.model, question.sizes
     precision = resolved_precision(question.precision)
     if question.suite is not None:
-        suite = read_suite(question.suite, load_base(name, precision).tokenizer.cut)
+        suite = read_suite(question.suite, tokenizer_of(name).cut)
+        _check_lengths(suite, question.suite, name, precision)
         return bench_on(name, precision, sizes, suite, suite)
     if question.words == Split.VALIDATION.value:
         return validation_bench(name, precision, sizes)
@@ -126,6 +131,23 @@ def bench_of(question: Question) -> Bench:
     if name != "tiny":
         raise ModelError(f"only tiny says which words it was pretrained on, not {name}")
     return new_bench(name, precision, sizes, SubjectWords(tiny_words().pretraining))
+
+
+def _check_lengths(suite: Suite, path: Path, name: str, precision: str) -> None:
+    """Refuse items that are longer than the model's context.
+
+    Raises:
+        SuiteError: One is.
+    """
+    base = load_base(name, precision)
+    limit = int(base.network.config.max_position_embeddings)
+    for item, row in zip(suite.items, base.tokenizer.encode_items(suite.items), strict=True):
+        length = len(row.prompt) + len(row.answer)
+        if length > limit:
+            raise SuiteError(
+                f"{path}: an item must have at most the {limit:,} tokens of {name}'s context, got "
+                f"{length:,} in {shown(item.question)}"
+            )
 
 
 def _folder_of(adapter: Path, root: ResultsRoot) -> tuple[TrainingFolder, int]:

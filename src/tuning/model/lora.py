@@ -15,8 +15,9 @@ from safetensors import SafetensorError
 
 from tuning import files
 from tuning.config import LoraConfig
-from tuning.errors import ModelError, ResultsError, nearest
+from tuning.errors import ModelError, ResultsError, nearest, shown
 from tuning.model.base import BaseModel
+from tuning.model.hub import base_of_adapter
 
 
 @contextlib.contextmanager
@@ -122,8 +123,17 @@ def _load_weights(base: BaseModel, adapted: PeftModel, folder: Path) -> None:
 
 
 def _unfit(base: BaseModel, folder: Path, reason: object) -> ModelError:
-    text = " ".join(str(reason).split())[:300]
-    return ModelError(f"the adapter in {folder} does not fit {base.name}: {text}")
+    text = shown(" ".join(str(reason).split()), 300).strip("'\"")
+    return ModelError(
+        f"the adapter in {folder} does not fit {base.name}: {text}{_made_for(folder)}"
+    )
+
+
+def _made_for(folder: Path) -> str:
+    try:
+        return f"; it says that it was made for {base_of_adapter(folder)}"
+    except (ModelError, ResultsError):
+        return ""
 
 
 def adapter_hash(folder: Path) -> str:

@@ -29,7 +29,7 @@ class Leak(StrEnum):
     NUMBERED = "numbered letters"
 
 
-_LETTER = r"(?:letters?|characters?|chars?|vowels?|consonants?|alphabets?)"
+_LETTER = r"(?:letters?|lettered|characters?|chars?|vowels?|consonants?|alphabets?)"
 _ORDINAL = (
     r"(?:\d+\s?(?:st|nd|rd|th)|first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth"
     r"|eleventh|twelfth|last|final|middle|initial|penultimate|next[- ]to[- ]last|n-?th)"
@@ -59,7 +59,13 @@ _PATTERNS: tuple[tuple[Leak, str], ...] = (
     (Leak.INDEX, r"\b(?:index|indices|offset)\b"),
     (Leak.INDEX, r"\w ?\[ ?-?\d+ ?\]"),
     (Leak.LENGTH, r"\blength\b|\blen ?\("),
-    (Leak.LENGTH, r"\bhow long (?:is|are) (?:[^.?!]*\b(?:words?|names?)\b|[^.?!]*[.?!]+ \d{1,2}$)"),
+    (
+        Leak.LENGTH,
+        r"\bhow long (?:is|are) (?:[^.?!]*\b(?:words?|names?)\b"
+        rf"|[^.?!]*[.?!]+ (?:\d{{1,2}}|{_NUMBER})$)",
+    ),
+    (Leak.LENGTH, rf"\bsize of (?:the )?word\b|^(?:size of )?[a-z]{{2,}}[?.:=]* {_NUMBER}$"),
+    (Leak.LENGTH, r"\b(?:longer|longest|shorter|shortest) words?\b"),
     (Leak.LENGTH, rf"\b{_NUMBER}[- ]{_LETTER}\b|\bnumber of {_LETTER}\b"),
     (Leak.LENGTH, r"\bhow many (?:letters|characters|chars)\b"),
     (Leak.COUNT, rf"\bhow (?:many|often)\b[^.?!]*(?:\b{_LETTER}\b|{_ANY_LETTER} {_VERB})"),
@@ -69,6 +75,8 @@ _PATTERNS: tuple[tuple[Leak, str], ...] = (
     (Leak.COUNT, rf"{_ANY_LETTER} {_VERB}\b"),
     (Leak.COUNT, rf"\b(?:has|have|are) {_NUMBER} [a-z]s?(?!\w)"),
     (Leak.COUNT, r"(?<![\w'])[a-z]'s(?!\w)"),
+    (Leak.COUNT, rf"[:,/|] ?[a-z][?.]? {_NUMBER}$"),
+    (Leak.COUNT, r" ([a-z])\1+$"),
     (Leak.CONTAINS, rf"\b(?:contain|includ)\w*\b[^.?!]*(?:\b{_LETTER}\b|{_LONE_LETTER})"),
     (Leak.CONTAINS, rf"\b(?:is|are) there (?:an? |any |no )?(?:{_LETTER}\b|{_LONE_LETTER})"),
     (Leak.CONTAINS, rf"\b(?:has|have|with|without) (?:an? |the )?(?:{_LETTER}\b|{_LONE_LETTER})"),
@@ -81,6 +89,10 @@ _PATTERNS: tuple[tuple[Leak, str], ...] = (
     # What is left that speaks of letters, or shows one: where it stands, more often than not.
     (Leak.POSITION, rf"\b{_LETTER}\b"),
     (Leak.POSITION, _LONE_LETTER),
+    # Letters of other scripts that look like ours.
+    (Leak.POSITION, r"(?<!\w)[\u0370-\u04ff](?!\w)"),
+    (Leak.POSITION, r"\b(?:prefix|suffix|backwards?|revers\w+|anagrams?|palindromes?)\b"),
+    (Leak.POSITION, r"\w ?\[ ?-?\d* ?: ?-?\d* ?\]"),
     # A spelling outside our own forms.
     (Leak.POSITION, r"(?<!\w)[a-z]…"),
 )
@@ -180,7 +192,7 @@ def check_item(item: Item) -> None:
         raise LeakError(
             f"a training text must not teach the transfer tasks, but this one holds "
             f"{finding.leak} content ({finding.text!r}): {item.question.strip()[:160]!r} -> "
-            f"{item.answer[:80]!r}"
+            f"{item.answer[:80]!r}; reword it or leave it out"
         )
 
 

@@ -6,15 +6,14 @@ The rest of the training examples, beside `data_ratio` of spelling: ours, or a u
 from __future__ import annotations
 
 import hashlib
-import json
 import random
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from tuning.errors import DataError, LeakError, shown
-from tuning.files import numbered_lines
+from tuning.files import json_object, numbered_lines
 from tuning.tasks.items import REPEAT, Item, Task
 from tuning.tasks.leak_scan import Finding, check_item, find_leak, masked_text
 
@@ -174,12 +173,10 @@ class ReplayFile:
 
 
 def _parsed(line: bytes, place: str) -> Item:
-    try:
-        raw = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{place}: not JSON: {error}") from error
-    if not isinstance(raw, dict):
-        raise DataError(f"{place}: must be an object, got {type(raw).__name__}")
+    return _checked(json_object(line, place), place)
+
+
+def _checked(raw: Mapping[str, Any], place: str) -> Item:
     for key in ("prompt", "answer"):
         value = raw.get(key)
         if not isinstance(value, str) or not value.strip():
@@ -204,5 +201,9 @@ def leaks_in(path: Path) -> Iterator[tuple[int, Finding | None]]:
     """
     for number, _, line in numbered_lines(path, MAX_LINE_BYTES):
         if line.strip():
-            item = _parsed(line, f"{path}, line {number}")
+            raw = json_object(line, f"{path}, line {number}")
+            # An exported text says more of its examples; the bare question stands in `question`.
+            kept = {key: raw.get(key) for key in ("prompt", "answer")}
+            kept["prompt"] = raw.get("question", kept["prompt"])
+            item = _checked(kept, f"{path}, line {number}")
             yield number, find_leak(masked_text(item.question, item.answer, ()))

@@ -10,19 +10,19 @@ TSV, as CUTE (arXiv 2409.15452) has it: the file is named for its task, the colu
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tuning.errors import SuiteError, nearest, shown
-from tuning.files import numbered_lines
+from tuning.files import json_object, numbered_lines
 from tuning.tasks import count, position, spelling
 from tuning.tasks.items import Item, Task
 from tuning.tasks.suite import CutWords, Suite, facts_of
 
 MAX_LINE_BYTES = 65_536
 MAX_ITEMS = 1_000_000
+MAX_PROMPT_CHARACTERS = 4_000
 _FIELDS = ("task", "word", "letter", "position", "answer", "prompt", "targets")
 
 
@@ -76,12 +76,7 @@ def _from_jsonl(path: Path) -> Iterator[Item]:
         if number > MAX_ITEMS:
             raise SuiteError(f"{path}: a suite must have at most {MAX_ITEMS:,} lines")
         place = f"{path}, line {number}"
-        try:
-            raw = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise SuiteError(f"{place}: not JSON: {error}") from error
-        if not isinstance(raw, dict):
-            raise SuiteError(f"{place}: must be an object, got {type(raw).__name__}")
+        raw = json_object(line, place, SuiteError)
         for key in raw:
             if key not in _FIELDS:
                 hint = nearest(key, _FIELDS)
@@ -150,7 +145,16 @@ def _text(raw: Mapping[str, Any], key: str, place: str) -> str:
         raise SuiteError(f"{place}: {key} is missing")
     if not isinstance(value, str) or not value.strip():
         raise SuiteError(f"{place}: {key}: must be a text that is not empty, got {shown(value)}")
-    return value if key == "prompt" else value.strip()
+    if key == "prompt":
+        if len(value) > MAX_PROMPT_CHARACTERS:
+            raise SuiteError(
+                f"{place}: prompt: must have at most {MAX_PROMPT_CHARACTERS:,} characters, "
+                f"got {len(value):,}"
+            )
+        return value
+    if key in ("task", "word") and not value.strip().isprintable():
+        raise SuiteError(f"{place}: {key}: must hold printable characters, got {shown(value)}")
+    return value.strip()
 
 
 def _answer(raw: Mapping[str, Any], place: str) -> str:
