@@ -1,11 +1,10 @@
-"""Every command in README and guides runs, in the order of reading, in one folder."""
+"""Every command in README and guides runs, in the order of reading, in one folder a page."""
 
 from __future__ import annotations
 
 import re
 import shlex
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -35,31 +34,28 @@ def commands(page: Path) -> list[str]:
     return [line for block in blocks for line in block.splitlines() if line.strip()]
 
 
-ALL = list(dict.fromkeys(command for page in PAGES for command in commands(page)))
-
-
-@pytest.fixture(scope="module")
-def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("checkout")
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("configs", "examples"):
-        shutil.copytree(ROOT / name, folder / name)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        yield folder
+        shutil.copytree(ROOT / name, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", ALL)
-def test_command_of_a_page_runs(checkout: Path, command: str) -> None:
-    program, *arguments = shlex.split(command)
-    assert program == "tuning"
-    done = CliRunner().invoke(app, arguments, catch_exceptions=False)
-    assert done.exit_code == 0, done.output
-    assert done.output.strip()
+@pytest.mark.usefixtures("checkout")
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
+def test_commands_of_a_page_run_in_the_order_of_reading(page: Path) -> None:
+    for command in commands(page):
+        program, *arguments = shlex.split(command)
+        assert program == "tuning"
+        done = CliRunner().invoke(app, arguments, catch_exceptions=False)
+        assert done.exit_code == 0, f"{command}\n{done.output}"
+        assert done.output.strip(), command
 
 
 def test_pages_have_commands() -> None:
-    assert len(ALL) >= 10
+    assert sum(len(commands(page)) for page in PAGES) >= 10
 
 
 @pytest.mark.parametrize(
