@@ -28,7 +28,7 @@ SMALL: dict[str, Any] = {
         "num_threads": 1,
     },
     "transfer_config": {"eval_frequency": 4},
-    "evaluation_config": {"num_words": 30, "num_monitor_words": 6},
+    "evaluation_config": {"num_words": 30, "num_monitor_words": 6, "num_generated_items": 18},
 }
 
 

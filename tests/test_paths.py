@@ -136,3 +136,13 @@ def test_the_shipped_configurations_are_found_from_any_folder(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert (paths.shipped_config_dir() / "search_spaces" / "demo.yaml").is_file()
+
+
+@pytest.mark.parametrize("text", ["~nobody-of-this-name/x", "~0", "plain", "/a/b"])
+def test_a_home_that_does_not_exist_stays_as_it_was_written(text: str) -> None:
+    assert paths.user_path(text) == Path(text)
+
+
+def test_a_home_is_expanded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert paths.user_path("~/models") == tmp_path / "models"

@@ -31,7 +31,7 @@ from pydantic import (
 
 from tuning import files
 from tuning.errors import ConfigError, NotFoundError, nearest, shown
-from tuning.paths import DEFAULT_CONFIG_DIR, checked_name, shipped_config_dir
+from tuning.paths import DEFAULT_CONFIG_DIR, checked_name, shipped_config_dir, user_path
 from tuning.tasks.difficulty import Band
 from tuning.tasks.stream import Arm
 from tuning.tasks.words import benchmark_words
@@ -699,7 +699,7 @@ def _model_identity(name: str) -> str:
         return embedded_weights_hash()
     if name in PACKAGED_MODELS:
         return PACKAGED_MODELS[name].wheel_sha256
-    folder = Path(name).expanduser()
+    folder = user_path(name)
     if folder.is_dir():
         weights = sorted(folder.glob("*.safetensors"))
         return _hash_of_files(tuple((p, p.stat().st_mtime_ns, p.stat().st_size) for p in weights))

@@ -44,13 +44,21 @@ def shipped_config_dir() -> Path:
     return installed if installed.is_dir() else package.parents[1] / "configs" / "hyperparameters"
 
 
+def user_path(text: str) -> Path:
+    """Return the path that a user wrote, ``~`` expanded where there is such a home."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        return Path(text)
+
+
 def model_cache() -> Path:
     """Return the folder of models that `tuning models fetch` made: TUNING_CACHE moves it."""
     own = os.environ.get("TUNING_CACHE")
     if own:
-        return Path(own).expanduser() / "models"
+        return user_path(own) / "models"
     shared = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(shared).expanduser() / "tuning" / "models"
+    return user_path(shared) / "tuning" / "models"
 
 
 @dataclass(frozen=True, slots=True)

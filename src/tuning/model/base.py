@@ -14,6 +14,7 @@ from tuning.files import sha256_of_json
 from tuning.model import tiny
 from tuning.model.hub import found_or_fetched, unavailable, weights_hash
 from tuning.model.tokenizer import TextTokenizer, chat_prompt
+from tuning.paths import user_path
 from tuning.tasks.pseudo_words import pseudo_words
 from tuning.tasks.words import SubjectWords, english_words, without_benchmark_words
 
@@ -88,7 +89,7 @@ def _tiny_like(name: str) -> Path | None:
     """Return the folder of tiny, or of a model that was built or merged from it."""
     if name == "tiny":
         return tiny.tiny_folder()
-    folder = Path(name).expanduser()
+    folder = user_path(name)
     return folder if (folder / "card.json").is_file() else None
 
 

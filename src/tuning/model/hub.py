@@ -26,7 +26,7 @@ from tuning import files
 from tuning.config import HUB_IDS, PACKAGED_MODELS, PackagedModel
 from tuning.errors import ModelError, nearest
 from tuning.model import tiny
-from tuning.paths import model_cache
+from tuning.paths import model_cache, user_path
 
 NAMES = ("tiny", *PACKAGED_MODELS, *HUB_IDS)
 """Models that have a name here."""
@@ -55,7 +55,7 @@ def check_name(name: str) -> None:
     if not name.strip():
         raise ModelError(f"unknown model {name!r}; known: {', '.join(NAMES)}")
     if name.startswith((".", "/", "~")) or (Path(name).is_dir() and "/" not in name):
-        if not (Path(name).expanduser() / "config.json").is_file():
+        if not (user_path(name) / "config.json").is_file():
             raise ModelError(f"{name!r} is no folder of a model: it holds no config.json")
         return
     if "/" not in name:
@@ -76,8 +76,8 @@ def local_folder(name: str) -> Path | None:
     if name in PACKAGED_MODELS:
         folder = model_cache() / name
         return folder if (folder / FETCHED).is_file() else None
-    if name not in HUB_IDS and Path(name).expanduser().is_dir():
-        return Path(name).expanduser()
+    if name not in HUB_IDS and user_path(name).is_dir():
+        return user_path(name)
     return _in_hub_cache(HUB_IDS.get(name, name))
 
 
@@ -123,7 +123,7 @@ def found_or_fetched(name: str, say: Say = _say) -> Path:
     found = local_folder(name)
     if found is None:
         return fetch(name, say=say)
-    is_own = name not in NAMES and Path(name).expanduser().is_dir()
+    is_own = name not in NAMES and user_path(name).is_dir()
     return _checked_folder(found) if is_own else found
 
 
@@ -287,7 +287,7 @@ def weights_hash(name: str, folder: Path) -> str:
     """Return what stands for a model's weights: the hash of files, or of a checked source."""
     if name in PACKAGED_MODELS:
         return files.sha256_of_json([name, PACKAGED_MODELS[name].wheel_sha256])
-    if folder.parent.name == "snapshots" and not Path(name).expanduser().is_dir():
+    if folder.parent.name == "snapshots" and not user_path(name).is_dir():
         # The Hub's cache names a snapshot by its commit, and files by their hash.
         return files.sha256_of_json([HUB_IDS.get(name, name), folder.name])
     return files.sha256_of_json(
