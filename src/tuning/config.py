@@ -365,7 +365,11 @@ def read_mapping(path: Path) -> dict[str, Any]:
         raise NotFoundError(f"{path}: no such file{hint}")
     try:
         text = path.read_text("utf-8")
-        raw = _parse_json(text) if path.suffix == ".json" else parse_yaml(text)
+        raw = (
+            json.loads(text, object_pairs_hook=files.unique_keys)
+            if path.suffix == ".json"
+            else parse_yaml(text)
+        )
     except IsADirectoryError as error:
         raise ConfigError(f"{path}: is a folder, not a configuration file") from error
     except yaml.YAMLError as error:
@@ -375,17 +379,6 @@ def read_mapping(path: Path) -> dict[str, Any]:
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: must hold a mapping of sections, got {type(raw).__name__}")
     return raw
-
-
-def _parse_json(text: str) -> Any:
-    def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        keys = [key for key, _ in pairs]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise ValueError(f"the key {key!r} stands twice")
-        return dict(pairs)
-
-    return json.loads(text, object_pairs_hook=without_repeats)
 
 
 def _exists(path: Path) -> bool:

@@ -233,6 +233,23 @@ def write_json_lines(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
     write_atomic(path, "".join(lines))
 
 
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object, where json would silently take the last of two equal keys.
+
+    Raises:
+        RepeatedKeyError: A key stands twice.
+    """
+    keys = [key for key, _ in pairs]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise RepeatedKeyError(f"the key {shown(key)} stands twice")
+    return dict(pairs)
+
+
+class RepeatedKeyError(ValueError):
+    """A JSON object has a key twice."""
+
+
 def json_object(line: bytes, place: str, error: type[UserError] = DataError) -> dict[str, Any]:
     """Return the object that one line of a user's file holds.
 
@@ -244,19 +261,11 @@ def json_object(line: bytes, place: str, error: type[UserError] = DataError) -> 
     Raises:
         UserError: It is not JSON, no object, has a key twice, or holds what is no Unicode text.
     """
-
-    def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        keys = [key for key, _ in pairs]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise error(f"{place}: the key {shown(key)} stands twice")
-        return dict(pairs)
-
     try:
-        value = json.loads(line, object_pairs_hook=without_repeats)
+        value = json.loads(line, object_pairs_hook=unique_keys)
         json.dumps(value, ensure_ascii=False).encode()
-    except UserError:
-        raise
+    except RepeatedKeyError as cause:
+        raise error(f"{place}: {cause}") from cause
     except UnicodeDecodeError as cause:
         raise error(f"{place}: is not UTF-8 text") from cause
     except UnicodeError as cause:

@@ -15,9 +15,9 @@ from typing import Any
 
 from tuning import files, measures
 from tuning.config import ExperimentConfig, to_yaml, training_key, weights_key
-from tuning.evaluation.bench import Bench, load_bench
+from tuning.evaluation.bench import load_bench
 from tuning.evaluation.stored import evaluate_adapter, evaluate_base
-from tuning.model.base import device_of, encodable
+from tuning.model.base import device_of, training_data_of
 from tuning.model.machine import (
     default_threads,
     peak_memory_bytes,
@@ -33,7 +33,6 @@ from tuning.tasks.splits import Split
 from tuning.tasks.stream import read_training_text
 from tuning.training.callbacks import OnProgress
 from tuning.training.run import train
-from tuning.training_data import TrainingData, training_data
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +71,7 @@ def run_trial(
     steps = config.training_config.max_steps
     with quiet_libraries(), threads(config.training_config.num_threads):
         bench = load_bench(config)
-        data = _training_data(config, bench)
+        data = training_data_of(config, bench.words[Split.TRAIN], bench.base.tokenizer)
         text = read_training_text(data.stream, steps * config.training_config.effective_batch_size)
         on_items = _share_of_items(on_progress, steps)
         files.write_atomic(request.folder.config, to_yaml(config))
@@ -139,16 +138,6 @@ def _share_of_items(on_progress: OnProgress | None, steps: int) -> Callable[[int
     if on_progress is None:
         return lambda done, total: None
     return lambda done, total: on_progress(steps, {"evaluated": done / total})
-
-
-def _training_data(config: ExperimentConfig, bench: Bench) -> TrainingData:
-    tokenizer = bench.base.tokenizer
-    return training_data(
-        config,
-        bench.words[Split.TRAIN],
-        tokenizer.count_tokens,
-        lambda words: encodable(words, tokenizer),
-    )
 
 
 def _base_promptings(config: ExperimentConfig) -> list[Prompting]:

@@ -19,7 +19,6 @@ from tuning.tasks.leak_scan import (
     MASK,
     Leak,
     check_item,
-    check_items,
     find_leak,
     masked_text,
 )
@@ -238,13 +237,10 @@ def test_a_leak_is_one_line_that_shows_kind_and_text() -> None:
     assert len(str(caught.value)) < 500
 
 
-def test_items_are_counted_up_to_the_first_that_leaks() -> None:
-    harmless = [item_of("What is 3 + 4?\n", "7")] * 5
-    assert check_items(harmless) == 5
-    assert check_items([]) == 0
-    leaking = item_of("How many letters are in planet?\n", "6")
+def test_a_harmless_item_passes_and_a_leaking_one_is_refused() -> None:
+    check_item(item_of("What is 3 + 4?\n", "7"))
     with pytest.raises(LeakError, match="How many letters are in planet"):
-        check_items([*harmless, leaking])
+        check_item(item_of("How many letters are in planet?\n", "6"))
 
 
 def test_a_leak_may_lie_in_the_answer_alone() -> None:

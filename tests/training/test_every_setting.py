@@ -112,11 +112,12 @@ def test_a_setting_trains_and_is_evaluated_like_any_other(
 
 
 def test_the_untouched_model_is_also_asked_with_examples_and_with_the_spelling(
-    small_config: Any, results: ResultsRoot
+    small_config: Any, tmp_path: Path
 ) -> None:
     more = ("evaluation_config.four_shot=true", "evaluation_config.oracle=true", "warmup_steps=0")
     config = small_config(*CHEAP, *more)
-    result = run(config, results, "arms").result
+    # A root of its own: trials of the other tests share one that holds one evaluation of the base.
+    result = run(config, ResultsRoot(tmp_path), "arms").result
     assert set(result.base_arms) == {"four_shot", "oracle"}
     for accuracies in result.base_arms.values():
         assert set(accuracies) == {"spelling", "position", "count"}

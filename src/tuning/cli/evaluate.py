@@ -13,6 +13,7 @@ import typer
 
 from tuning.cli import options
 from tuning.errors import ConfigError
+from tuning.tasks.prompts import Prompting
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,14 +29,6 @@ class WordSet(StrEnum):
     VALIDATION = "validation"
     TRAIN = "train"
     PRETRAINING = "pretraining"
-
-
-class Put(StrEnum):
-    """How items are put to the untouched model."""
-
-    ZERO_SHOT = "zero_shot"
-    FOUR_SHOT = "four_shot"
-    ORACLE = "oracle"
 
 
 class Precision(StrEnum):
@@ -67,8 +60,8 @@ def evaluate(
         int, typer.Option(help="Items decoded freely, for the lenient reading.", min=0)
     ] = 300,
     prompting: Annotated[
-        Put, typer.Option(help="Put items with four examples, or with the spelling told.")
-    ] = Put.ZERO_SHOT,
+        Prompting, typer.Option(help="Put items with four examples, or with the spelling told.")
+    ] = Prompting.ZERO_SHOT,
     precision: Annotated[
         Precision, typer.Option(help="Of the model; auto is what the machine has.")
     ] = Precision.AUTO,
@@ -98,11 +91,11 @@ def evaluate(
 
     name = model or (base_of_adapter(adapter) if adapter else "tiny")
     check_name(name)
-    if adapter is not None and prompting is not Put.ZERO_SHOT:
+    if adapter is not None and prompting is not Prompting.ZERO_SHOT:
         raise ConfigError(
             f"--prompting {prompting.value} is asked of the untouched model; leave out --adapter"
         )
-    if suite is not None and prompting is not Put.ZERO_SHOT:
+    if suite is not None and prompting is not Prompting.ZERO_SHOT:
         raise ConfigError(
             f"--prompting {prompting.value} is for our own items; write your own prompts into "
             f"{suite}"
@@ -120,7 +113,6 @@ def evaluate(
     from tuning.evaluation.on_demand import Question, evaluate_model
     from tuning.model.machine import quiet_libraries, threads
     from tuning.paths import ResultsRoot
-    from tuning.tasks.prompts import Prompting
 
     sizes = EvaluationConfig(
         num_words=num_words, num_monitor_words=3, num_generated_items=num_generated
@@ -130,7 +122,7 @@ def evaluate(
         adapter=adapter,
         words=words.value,
         suite=suite,
-        prompting=Prompting(prompting.value),
+        prompting=prompting,
         sizes=sizes,
         precision=precision.value,
     )

@@ -39,17 +39,14 @@ class _Data:
 
 def _data(config: ExperimentConfig, num_words: int | None) -> _Data:
     """Return training examples and evaluation items of a configuration; loads no weights."""
-    from tuning.model.base import encodable, subject_words, tokenizer_of
+    from tuning.model.base import subject_words, tokenizer_of, training_data_of
     from tuning.tasks.splits import Split, split_subjects
     from tuning.tasks.suite import build_suite
-    from tuning.training_data import training_data
 
     name = config.tokenizer_config.model_name
     tokenizer = tokenizer_of(name)
     words = split_subjects(subject_words(name))
-    training = training_data(
-        config, words[Split.TRAIN], tokenizer.count_tokens, lambda w: encodable(w, tokenizer)
-    )
+    training = training_data_of(config, words[Split.TRAIN], tokenizer)
     size = num_words or config.evaluation_config.num_words
     return _Data(
         config, tokenizer, training, build_suite(words[Split.VALIDATION], size, tokenizer.cut)

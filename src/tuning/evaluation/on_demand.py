@@ -18,7 +18,7 @@ from tuning.evaluation.certificate import Certificate, certify, store_certificat
 from tuning.evaluation.one_pass import OnProgress
 from tuning.evaluation.stored import evaluate_adapter, evaluate_base
 from tuning.measures import Drift, StratumResult, TaskResult
-from tuning.model.base import encodable, load_base, subject_words, tokenizer_of
+from tuning.model.base import load_base, subject_words, tokenizer_of, training_data_of
 from tuning.model.lora import adapter_hash, check_is_adapter, stored_adapter
 from tuning.model.tiny import tiny_words
 from tuning.paths import ResultsRoot, TrainingFolder
@@ -28,7 +28,6 @@ from tuning.tasks.stream import read_training_text
 from tuning.tasks.suite import Suite
 from tuning.tasks.user_suite import read_suite
 from tuning.tasks.words import SubjectWords
-from tuning.training_data import training_data
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,13 +165,7 @@ def _trained_words(bench: Bench, adapter: Path) -> frozenset[str] | None:
     if not (config_path.is_file() and step.isdigit()):
         return None
     config = load(config_path)
-    tokenizer = bench.base.tokenizer
-    data = training_data(
-        config,
-        bench.words[Split.TRAIN],
-        tokenizer.count_tokens,
-        lambda words: encodable(words, tokenizer),
-    )
+    data = training_data_of(config, bench.words[Split.TRAIN], bench.base.tokenizer)
     size = config.training_config.effective_batch_size
     return read_training_text(data.stream, int(step) * size).words
 

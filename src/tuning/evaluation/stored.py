@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -216,9 +216,7 @@ def score(
     return predictions.join(free)
 
 
-def seen_tokens(
-    bench: Bench, suite: Suite, trained_words: Sequence[str] | frozenset[str]
-) -> list[str]:
+def seen_tokens(bench: Bench, suite: Suite, trained_words: Iterable[str]) -> list[str]:
     """Return for each item whether all, some or none of its word's tokens were in trained words."""
     tokenizer = bench.base.tokenizer
     trained = {token for ids in tokenizer.word_ids(sorted(trained_words)) for token in ids}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tuning.config import HUB_IDS
+from tuning.config import HUB_IDS, ExperimentConfig
 from tuning.errors import ModelError
 from tuning.files import sha256_of_json
 from tuning.model import tiny
@@ -17,6 +17,7 @@ from tuning.model.tokenizer import TextTokenizer, chat_prompt
 from tuning.paths import user_path
 from tuning.tasks.pseudo_words import pseudo_words
 from tuning.tasks.words import SubjectWords, english_words, without_benchmark_words
+from tuning.training_data import TrainingData, training_data
 
 if TYPE_CHECKING:
     import torch
@@ -46,11 +47,6 @@ class BaseModel:
     def says(self) -> str:
         """Name and size, for pages that show numbers made with it."""
         return f"{self.name} ({self.num_parameters / 1e6:.2f} M parameters)"
-
-    @property
-    def is_embedded(self) -> bool:
-        """Whether it is the embedded model, whose numbers say nothing about another one."""
-        return self.name == "tiny"
 
 
 def subject_words(name: str) -> SubjectWords:
@@ -83,6 +79,19 @@ def encodable(words: Sequence[str], tokenizer: TextTokenizer) -> tuple[str, ...]
         tokenizer.can_encode(form) for form in zip(*map(tiny.written_forms, words), strict=True)
     ]
     return tuple(w for w, *has in zip(words, *forms, strict=True) if all(has))
+
+
+def training_data_of(
+    config: ExperimentConfig, words: SubjectWords, tokenizer: TextTokenizer
+) -> TrainingData:
+    """Return what a configuration trains a model with this tokenizer on.
+
+    Raises:
+        UserError: A file of the user's own cannot be used, or no word is left.
+    """
+    return training_data(
+        config, words, tokenizer.count_tokens, lambda listed: encodable(listed, tokenizer)
+    )
 
 
 def _tiny_like(name: str) -> Path | None:

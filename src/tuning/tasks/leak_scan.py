@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -194,16 +194,3 @@ def check_item(item: Item) -> None:
             f"{finding.leak} content ({finding.text!r}): {item.question.strip()[:160]!r} -> "
             f"{item.answer[:80]!r}; reword it or leave it out"
         )
-
-
-def check_items(items: Iterable[Item]) -> int:
-    """Check all items and return how many there were.
-
-    Raises:
-        LeakError: One of them leaks.
-    """
-    count = 0
-    for item in items:
-        check_item(item)
-        count += 1
-    return count
