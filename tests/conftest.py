@@ -35,7 +35,8 @@ SMALL: dict[str, Any] = {
 @pytest.fixture
 def small_config() -> Callable[..., Any]:
     """Return a function that builds a small configuration with dotted overrides."""
-    from tuning.config import build, overridden
+    from tuning.composition import overridden
+    from tuning.config import build
 
     def make(*overrides: str) -> Any:
         return overridden(build(SMALL, "test"), overrides)

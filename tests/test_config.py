@@ -20,9 +20,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from tuning import composition, fingerprint
 from tuning import config as configs
-from tuning.config import ExperimentConfig, build, load, training_key, weights_key
+from tuning.composition import load
+from tuning.config import ExperimentConfig, build
 from tuning.errors import ConfigError, NameRefusedError, NotFoundError, UserError
+from tuning.fingerprint import training_key, weights_key
 
 STAMP = "20260102_030405"
 BASE = {"experiment_name": "base", "timestamp": STAMP}
@@ -481,7 +484,7 @@ def test_a_value_that_yaml_itself_cannot_read_is_one_clear_error(
 )
 def test_an_override_changes_its_key_and_no_other(override: str, dotted: str, value: Any) -> None:
     config = build(BASE, "test")
-    assert configs.overridden(config, [override]) == changed(dotted, value)
+    assert composition.overridden(config, [override]) == changed(dotted, value)
 
 
 def test_overrides_on_a_file_win_over_it_and_later_ones_over_earlier(tmp_path: Path) -> None:
@@ -510,13 +513,13 @@ def test_a_wrong_override_is_one_clear_error(
     override: str, error: type[UserError], message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        configs.overridden(build(BASE, "test"), [override])
+        composition.overridden(build(BASE, "test"), [override])
 
 
 @pytest.mark.parametrize("override", ["lora_r=[", "lora_r=2026-13-45", "experiment_name='x"])
 def test_an_override_that_is_no_yaml_is_one_clear_error(override: str) -> None:
     with pytest.raises(UserError):
-        configs.overridden(build(BASE, "test"), [override])
+        composition.overridden(build(BASE, "test"), [override])
 
 
 # --- flat names -------------------------------------------------------------------------------
@@ -816,12 +819,12 @@ def test_how_a_value_is_written_does_not_change_the_key() -> None:
     modules = ["o_proj", "v_proj", "k_proj", "q_proj"]
     assert training_key(changed("lora_config.target_modules", modules)) == base
     assert training_key(
-        changed("training_config.precision", configs.resolved_precision("auto"))
+        changed("training_config.precision", fingerprint.resolved_precision("auto"))
     ) == (base)
 
 
 def test_the_version_is_that_of_the_words_with_pseudo_words() -> None:
-    assert configs.TRAINING_VERSION == 2
+    assert fingerprint.TRAINING_VERSION == 2
 
 
 @pytest.mark.parametrize("key", ["word_list", "replay_file"])
@@ -866,13 +869,13 @@ def test_a_file_of_the_users_own_that_cannot_be_read_is_one_clear_line(
 
 def test_raising_the_version_changes_every_key(monkeypatch: pytest.MonkeyPatch) -> None:
     before = training_key(build(BASE, "test"))
-    monkeypatch.setattr(configs, "TRAINING_VERSION", configs.TRAINING_VERSION + 1)
+    monkeypatch.setattr(fingerprint, "TRAINING_VERSION", fingerprint.TRAINING_VERSION + 1)
     assert training_key(build(BASE, "test")) != before
 
 
 def test_the_key_of_the_embedded_model_is_that_of_its_weights_not_of_its_name() -> None:
-    identity = configs.training_identity(changed("tokenizer_config.model_name", "tiny"))
-    assert identity["model"] == configs.embedded_weights_hash()
+    identity = fingerprint.training_identity(changed("tokenizer_config.model_name", "tiny"))
+    assert identity["model"] == fingerprint.embedded_weights_hash()
     assert re.fullmatch("[0-9a-f]{64}", identity["model"])
 
 
@@ -884,8 +887,8 @@ def test_keys_are_safe_as_names_of_folders() -> None:
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16", "fp16"])
 def test_a_precision_that_is_asked_for_is_what_is_meant(precision: str) -> None:
-    assert configs.resolved_precision(precision) == precision
-    assert configs.resolved_precision("auto") in ("32-true", "bf16", "fp16")
+    assert fingerprint.resolved_precision(precision) == precision
+    assert fingerprint.resolved_precision("auto") in ("32-true", "bf16", "fp16")
 
 
 def test_another_process_computes_the_same_key_without_torch() -> None:

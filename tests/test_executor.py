@@ -16,13 +16,15 @@ import pytest
 import yaml
 
 from tuning import files
-from tuning.config import load, training_key
+from tuning.composition import load
 from tuning.errors import NotFoundError, ResultsError, UserError
 from tuning.executor import run_study
-from tuning.grid import Proposal, SearchSpace
+from tuning.fingerprint import training_key
+from tuning.grid import Proposal
 from tuning.paths import ResultsRoot
 from tuning.records import TrialRecord, TrialStatus
 from tuning.scoring import Focus
+from tuning.search_space import SearchSpace
 from tuning.study import StudySpec, load_study, ranking
 
 
@@ -85,7 +87,7 @@ def test_the_best_configuration_is_a_file_that_can_be_run(
     records = run_study(spec, root, Silent())
     best = ranking(spec, records)[0]
     path = root.best_configs / "study_best.yaml"
-    chosen = next(p for p in spec.proposals() if p.trial_id == best.contender.trial_ids[0])
+    chosen = next(p for p in spec.plan() if p.trial_id == best.contender.trial_ids[0])
     assert load(path) == chosen.config
     assert "gain in spelling" in path.read_text().splitlines()[0]
 
@@ -208,5 +210,5 @@ def test_a_killed_driver_loses_nothing(tmp_path: Path, small_config: Any) -> Non
         if e["event"] == "completed"
     ]
     assert len(completed) == len(set(completed))
-    keys = {training_key(p.config) for p in spec.proposals()}
+    keys = {training_key(p.config) for p in spec.plan()}
     assert {p.name for p in killed.trainings.iterdir() if not p.name.startswith("base_")} == keys

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tuning import files
-from tuning.config import TRAINING_VERSION, training_key
+from tuning.fingerprint import TRAINING_VERSION, training_key
 from tuning.paths import ResultsRoot
 from tuning.trial import TrialRequest, run_trial
 

@@ -11,12 +11,14 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tuning import composition, grid
 from tuning import config as configs
-from tuning import grid
-from tuning.config import ExperimentConfig, build, training_key, weights_key
+from tuning.config import ExperimentConfig, build
 from tuning.errors import ConfigError, NameRefusedError, NotFoundError
-from tuning.grid import SearchSpace, base_experiment, load_space, proposals
+from tuning.fingerprint import training_key, weights_key
+from tuning.grid import Plan, base_experiment, load_space
 from tuning.paths import shipped_config_dir
+from tuning.search_space import SearchSpace
 
 STAMP = "20260102_030405"
 BASE = build({"experiment_name": "base", "timestamp": STAMP}, "test")
@@ -43,6 +45,12 @@ def space(candidates: dict[str, list[Any]], **more: Any) -> SearchSpace:
     return SearchSpace.model_validate({"HPARAM_CANDIDATES": candidates, **more})
 
 
+def listed(
+    chosen: SearchSpace, base: ExperimentConfig, step_scale: float, first_seed: int
+) -> list[grid.Proposal]:
+    return list(Plan(chosen, base, step_scale, first_seed))
+
+
 def written(tmp_path: Path, text: str) -> str:
     path = tmp_path / "space.yaml"
     path.write_text(text, encoding="utf-8")
@@ -64,7 +72,7 @@ def test_the_default_space_cannot_be_spoiled_by_its_users() -> None:
 
 
 def test_one_at_a_time_makes_31_configurations_of_24_weights_in_21_trainings() -> None:
-    made = proposals(space(SPECIFIED, replicates_of_default=1), BASE, 1.0, first_seed=0)
+    made = listed(space(SPECIFIED, replicates_of_default=1), BASE, 1.0, first_seed=0)
     assert len(made) == 31
     assert len({weights_key(p.config) for p in made}) == 24
     assert len({training_key(p.config) for p in made}) == 21
@@ -72,7 +80,7 @@ def test_one_at_a_time_makes_31_configurations_of_24_weights_in_21_trainings() -
 
 def test_without_the_last_three_hyperparameters_it_makes_27() -> None:
     small = {k: v for k, v in SPECIFIED.items() if k not in list(SPECIFIED)[-3:]}
-    assert len(proposals(space(small, replicates_of_default=1), BASE, 1.0, first_seed=0)) == 27
+    assert len(listed(space(small, replicates_of_default=1), BASE, 1.0, first_seed=0)) == 27
 
 
 # --- proposals --------------------------------------------------------------------------------
@@ -80,7 +88,7 @@ def test_without_the_last_three_hyperparameters_it_makes_27() -> None:
 
 def test_the_default_comes_first_with_fresh_seeds_then_each_variation_with_the_first() -> None:
     chosen = space({"lora_r": [4, 16, 8], "spelling_difficulty": ["hard"]}, replicates_of_default=3)
-    made = proposals(chosen, BASE, 1.0, first_seed=5)
+    made = listed(chosen, BASE, 1.0, first_seed=5)
     assert [(p.parameters, p.seed) for p in made] == [
         ({}, 5),
         ({}, 6),
@@ -110,14 +118,14 @@ CANDIDATES = st.fixed_dictionaries(
 def test_every_variation_is_tried_once_and_the_default_only_as_itself(
     candidates: dict[str, list[Any]], replicates: int, seed: int
 ) -> None:
-    made = proposals(space(candidates, replicates_of_default=replicates), BASE, 1.0, seed)
+    made = listed(space(candidates, replicates_of_default=replicates), BASE, 1.0, seed)
     defaults = flat(BASE)
     others = {(n, v) for n, values in candidates.items() for v in values if v != defaults[n]}
     assert len(made) == replicates + len(others)
     assert len({p.trial_id for p in made}) == len(made)
     assert len({configs.to_yaml(p.config) for p in made}) == len(made)
     assert {next(iter(p.parameters.items())) for p in made[replicates:]} == others
-    assert made == proposals(space(candidates, replicates_of_default=replicates), BASE, 1.0, seed)
+    assert made == listed(space(candidates, replicates_of_default=replicates), BASE, 1.0, seed)
 
 
 def flat(config: ExperimentConfig) -> dict[str, Any]:
@@ -128,16 +136,16 @@ def flat(config: ExperimentConfig) -> dict[str, Any]:
 
 def test_trial_ids_begin_with_their_place_and_tell_seeds_and_parameters_apart() -> None:
     chosen = space({"lora_r": [4, 8]}, replicates_of_default=2)
-    ids = [p.trial_id for p in proposals(chosen, BASE, 1.0, first_seed=0)]
+    ids = [p.trial_id for p in listed(chosen, BASE, 1.0, first_seed=0)]
     assert [i.split("-")[0] for i in ids] == ["0000", "0001", "0002", "0003"]
     assert len({i.split("-")[1] for i in ids}) == 4
-    again = [p.trial_id for p in proposals(chosen, BASE, 1.0, first_seed=1)]
+    again = [p.trial_id for p in listed(chosen, BASE, 1.0, first_seed=1)]
     assert not set(ids) & set(again)
 
 
 def test_a_step_scale_reaches_the_default_and_the_variations_alike() -> None:
     chosen = space({"max_steps": [500, 2000]}, replicates_of_default=1)
-    made = proposals(chosen, BASE, 0.1, first_seed=0)
+    made = listed(chosen, BASE, 0.1, first_seed=0)
     assert [p.config.training_config.max_steps for p in made] == [100, 50, 200]
     assert [p.config.training_config.warmup_steps for p in made] == [10, 10, 10]
     assert [p.parameters for p in made] == [{}, {"max_steps": 500}, {"max_steps": 2000}]
@@ -146,7 +154,7 @@ def test_a_step_scale_reaches_the_default_and_the_variations_alike() -> None:
 def test_broken_candidates_are_reported_together() -> None:
     chosen = space({"lora_r": [4, 0], "learning_rate": [7, 1e-3], "max_steps": [50]})
     with pytest.raises(ConfigError) as caught:
-        proposals(chosen, BASE, 1.0, first_seed=0)
+        listed(chosen, BASE, 1.0, first_seed=0)
     lines = str(caught.value).splitlines()
     assert len(lines) == 3
     for line, name, key, value in zip(
@@ -163,7 +171,7 @@ def test_broken_candidates_are_reported_together() -> None:
 
 def test_a_number_as_the_specification_writes_it_is_a_number(tmp_path: Path) -> None:
     name = written(tmp_path, "HPARAM_CANDIDATES: {learning_rate: [1e-4, 2e-4]}")
-    made = proposals(load_space(name), BASE, 1.0, first_seed=0)
+    made = listed(load_space(name), BASE, 1.0, first_seed=0)
     # 2e-4 is the default's own value, and is not tried twice.
     assert [p.parameters for p in made] == [{}, {}, {}, {"learning_rate": 1e-4}]
 
@@ -223,7 +231,7 @@ def test_a_broken_experiment_of_a_space_is_one_clear_error(tmp_path: Path) -> No
 def test_the_demo_space_makes_three_defaults_and_eight_variations_of_150_steps() -> None:
     demo = load_space("demo")
     base = base_experiment(demo, "demo", STAMP)
-    made = proposals(demo, base, demo.step_scale, first_seed=0)
+    made = listed(demo, base, demo.step_scale, first_seed=0)
     assert base.experiment_name == "demo"
     assert base.tokenizer_config.model_name == "tiny"
     assert [p.parameters for p in made[:3]] == [{}, {}, {}]
@@ -237,12 +245,12 @@ def test_the_demo_space_makes_three_defaults_and_eight_variations_of_150_steps()
 
 
 def parse_experiment(path: Path) -> None:
-    configs.load(path)
+    composition.load(path)
 
 
 def parse_group(path: Path) -> None:
     raw = yaml.safe_load(path.read_text("utf-8"))
-    config = configs.overridden(BASE, [f"{path.parent.name}={path.stem}"])
+    config = composition.overridden(BASE, [f"{path.parent.name}={path.stem}"])
     dumped = config.model_dump(mode="json")
     for section, keys in raw.items():
         assert {k: dumped[section][k] for k in keys} == keys
@@ -252,7 +260,7 @@ def parse_space(path: Path) -> None:
     found = load_space(path.stem)
     assert found == load_space(str(path))
     base = base_experiment(found, "x", STAMP)
-    assert len(proposals(found, base, found.step_scale, first_seed=0)) > found.replicates_of_default
+    assert len(listed(found, base, found.step_scale, first_seed=0)) > found.replicates_of_default
 
 
 LOADERS = {

@@ -14,10 +14,10 @@ import pytest
 
 from tuning import files, report, visualization
 from tuning.executor import log_event
-from tuning.grid import SearchSpace
 from tuning.measures import Accuracy, Gain, TaskResult
 from tuning.paths import ResultsRoot
 from tuning.records import Execution, TrialRecord, TrialResult, TrialStatus, write_record
+from tuning.search_space import SearchSpace
 from tuning.study import StudySpec
 from tuning.transfer_analysis import StudyAnalysis, analyze, write_analysis
 
@@ -99,7 +99,7 @@ def study(small_config: Any, tmp_path: Path) -> Any:
         folder = root.study("planted")
         files.write_atomic(folder.spec, _yaml(spec))
         log_event(folder, "started", num_trials=5)
-        for proposal, result in zip(spec.proposals(), results, strict=False):
+        for proposal, result in zip(spec.plan(), results, strict=False):
             record = TrialRecord(
                 trial_id=proposal.trial_id,
                 parameters=proposal.parameters,

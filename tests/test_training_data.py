@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from streams_support import words_by_split
-from tuning.config import training_key
 from tuning.errors import DataError, LeakError, NotFoundError
+from tuning.fingerprint import training_key
 from tuning.model.base import encodable, tokenizer_of
 from tuning.model.tiny import EXTRA_TEMPLATES, tiny_words
 from tuning.tasks import count, position, replay, spelling

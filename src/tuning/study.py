@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import yaml
 from pydantic import BaseModel, ConfigDict
@@ -11,11 +11,12 @@ from pydantic import BaseModel, ConfigDict
 from tuning import files
 from tuning.config import ExperimentConfig
 from tuning.errors import NotFoundError, ResultsError, nearest
-from tuning.grid import Proposal, SearchSpace, proposals
+from tuning.grid import Plan, configuration
 from tuning.paths import RESERVED_STUDY_NAMES, ResultsRoot, StudyFolder
 from tuning.ranking import Contender, Ranked, rank
 from tuning.records import TrialRecord, TrialStatus, read_record
 from tuning.scoring import Focus
+from tuning.search_space import SearchSpace
 
 
 class StudySpec(BaseModel):
@@ -33,9 +34,18 @@ class StudySpec(BaseModel):
     max_failures: int = 5
     """Failed trials that end the study."""
 
-    def proposals(self) -> list[Proposal]:
+    def plan(self) -> Plan:
         """Return the trials of the study, in order."""
-        return proposals(self.space, self.base, self.step_scale, self.seed)
+        return Plan(self.space, self.base, self.step_scale, self.seed)
+
+    def config_of(self, record: TrialRecord) -> ExperimentConfig:
+        """Return the configuration of a trial that was run."""
+        return configuration(self.base, record.parameters, record.seed, self.step_scale)
+
+    @property
+    def objectives(self) -> tuple[Focus, ...]:
+        """What a bayesian search maximizes."""
+        return self.space.objectives or (self.focus,)
 
 
 def read_spec(folder: StudyFolder) -> StudySpec:
@@ -73,8 +83,20 @@ def load_study(root: ResultsRoot, name: str) -> tuple[StudySpec, list[TrialRecor
             f"study {name}: no such study in {root.data}; {nearest(name, study_names(root))}"
         )
     spec = read_spec(folder)
-    found = (finished_record(folder, proposal) for proposal in spec.proposals())
+    found = (finished_record(folder, trial_id) for trial_id in known_trials(spec, folder))
     return spec, [record for record in found if record is not None]
+
+
+def known_trials(spec: StudySpec, folder: StudyFolder) -> Iterator[str]:
+    """Yield the ids of the trials that are known so far, in order."""
+    plan = spec.plan()
+    if not plan.is_adaptive:
+        yield from (proposal.trial_id for proposal in plan)
+        return
+    # A trial that follows from results is known once it was proposed.
+    events = files.read_json_lines(folder.events)
+    proposed = (str(e["trial_id"]) for e in events if e.get("event") == "proposed")
+    yield from sorted(dict.fromkeys(proposed), key=lambda trial_id: int(trial_id.split("-")[0]))
 
 
 def study_names(root: ResultsRoot) -> list[str]:
@@ -88,13 +110,13 @@ def study_names(root: ResultsRoot) -> list[str]:
     )
 
 
-def finished_record(folder: StudyFolder, proposal: Proposal) -> TrialRecord | None:
+def finished_record(folder: StudyFolder, trial_id: str) -> TrialRecord | None:
     """Return the record of a trial that ended, or None.
 
     Raises:
         ResultsError: It is damaged.
     """
-    path = folder.trial(proposal.trial_id).record
+    path = folder.trial(trial_id).record
     return read_record(path) if path.exists() else None
 
 

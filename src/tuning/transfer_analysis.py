@@ -134,7 +134,7 @@ def analyze(root: ResultsRoot, name: str) -> StudyAnalysis:
         weights=spec.focus.weights,
         step_scale=spec.step_scale,
         untouched_objective=_untouched_objective(spec, first) if first else None,
-        num_planned=len(spec.proposals()),
+        num_planned=spec.plan().num_trials,
         num_completed=len(completed),
         num_failed=len(failed),
         verdict=(),
@@ -184,8 +184,7 @@ def _configuration(
 ) -> ConfigurationSummary:
     contender = ranked.contender
     runs = [by_id[trial_id] for trial_id in contender.trial_ids]
-    proposal = next(p for p in spec.proposals() if p.trial_id == contender.trial_ids[0])
-    training = proposal.config.training_config
+    training = spec.config_of(runs[0]).training_config
     return ConfigurationSummary(
         rank=ranked.rank,
         label=contender.label,

@@ -14,9 +14,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tuning import files, measures
-from tuning.config import ExperimentConfig, to_yaml, training_key, weights_key
+from tuning.config import ExperimentConfig, to_yaml
 from tuning.evaluation.bench import load_bench
 from tuning.evaluation.stored import evaluate_adapter, evaluate_base
+from tuning.fingerprint import training_key, weights_key
 from tuning.model.base import device_of, training_data_of
 from tuning.model.machine import (
     default_threads,

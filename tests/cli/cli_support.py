@@ -13,7 +13,8 @@ import pytest
 
 from tests_support import small_mapping
 from tuning.cli.main import main
-from tuning.config import build, training_key
+from tuning.config import build
+from tuning.fingerprint import training_key
 from tuning.paths import ResultsRoot
 from tuning.trial import TrialRequest, run_trial
 

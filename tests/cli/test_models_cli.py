@@ -14,7 +14,7 @@ from cli_support import (
     trained_adapter,
 )
 
-from tuning.config import HUB_IDS, PACKAGED_MODELS
+from tuning.known_models import HUB_IDS, PACKAGED_MODELS
 
 
 @pytest.fixture

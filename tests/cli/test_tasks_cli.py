@@ -12,7 +12,8 @@ import yaml
 from cli_support import Done, Program, files_below, in_process
 
 from tests_support import small_mapping
-from tuning.config import build, training_key
+from tuning.config import build
+from tuning.fingerprint import training_key
 from tuning.model.base import encodable, subject_words, tokenizer_of
 from tuning.tasks.splits import Split, split_subjects
 from tuning.tasks.words import benchmark_stems, benchmark_words, hash_of_words, stems

@@ -12,8 +12,8 @@ import gguf
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from tuning.config import PackagedModel
 from tuning.files import sha256_of_file
+from tuning.known_models import PackagedModel
 
 END = "<|end|>"
 TEMPLATE = (

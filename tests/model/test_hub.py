@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from model_support import PACKAGED, build_package, embeddings, save_random_model
 
-from tuning.config import HUB_IDS, PACKAGED_MODELS, PackagedModel
 from tuning.errors import ModelError
+from tuning.known_models import HUB_IDS, PACKAGED_MODELS, PackagedModel
 from tuning.model.base import read_base, tokenizer_of
 from tuning.model.hub import (
     FETCHED,

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from model_support import END, byte_level_bpe, save_random_model
 
-from tuning.config import training_key
 from tuning.errors import ModelError
+from tuning.fingerprint import training_key
 from tuning.model.base import load_base, tokenizer_of
 from tuning.model.hub import local_folder
 from tuning.model.tiny import tiny_folder

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from tuning import files
-from tuning.config import training_key
 from tuning.errors import DataError, LeakError, NotFoundError
 from tuning.evaluation.bench import load_bench
+from tuning.fingerprint import training_key
 from tuning.model.base import subject_words
 from tuning.paths import ResultsRoot
 from tuning.records import TrialRecord, TrialStatus, read_record

@@ -18,9 +18,10 @@ import torch
 from safetensors.torch import load_file
 
 from tuning import files
-from tuning.config import to_yaml, training_key
+from tuning.config import to_yaml
 from tuning.errors import ResultsError
 from tuning.evaluation.bench import Bench, load_bench
+from tuning.fingerprint import training_key
 from tuning.model.base import encodable
 from tuning.model.lora import fresh_adapter
 from tuning.model.machine import quiet_libraries

@@ -9,8 +9,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from tuning.config import embedded_weights_hash
 from tuning.errors import ConfigError, ModelError
+from tuning.fingerprint import embedded_weights_hash
 from tuning.model.base import load_base
 from tuning.model.tiny import choose_vocabulary, tiny_card, tiny_folder, tiny_tokenizer, tiny_words
 from tuning.tasks.splits import Split, split_words

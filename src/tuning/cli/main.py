@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import copy
 import sys
+from collections.abc import Sequence
 from enum import StrEnum
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, cast
 
 import typer
 
-from tuning.cli import evaluate, models, options, report, study, tasks, trial, try_out
+from tuning.cli import (
+    configuration,
+    evaluate,
+    models,
+    options,
+    report,
+    space,
+    study,
+    tasks,
+    trial,
+    try_out,
+)
 from tuning.errors import UserError
-from tuning.scoring import Focus
 
 app = typer.Typer(
     name="tuning",
@@ -27,6 +38,8 @@ app = typer.Typer(
 app.command("demo")(study.demo)
 app.command("trial")(trial.trial)
 app.add_typer(study.app, name="study")
+app.add_typer(configuration.app, name="config")
+app.add_typer(space.app, name="space")
 app.command("evaluate")(evaluate.evaluate)
 app.command("try")(try_out.try_out)
 app.command("report")(report.report)
@@ -45,7 +58,6 @@ class Mode(StrEnum):
 
 
 _MISSING_PART = {
-    Mode.GRID: "the one-at-a-time grid over the default space",
     Mode.SWEEP: "wandb_integration.py (W&B sweeps)",
     Mode.LIGHTNING: "lightning_jobs.py (Lightning.AI jobs)",
     Mode.TOKEN_ANALYSIS: "token_analysis.py (Qwen3 token analysis)",
@@ -56,11 +68,9 @@ _MISSING_PART = {
 def root(
     context: typer.Context,
     mode: Annotated[Mode, typer.Option(help="What to do without a subcommand.")] = Mode.SINGLE,
-    name: Annotated[str, typer.Option(help="Name of the experiment.")] = "spelling_transfer_exp",
-    config: Annotated[
-        Path | None, typer.Option(help="Configuration to train and evaluate.")
-    ] = None,
-    focus: options.FocusOption = Focus.BALANCED,
+    name: Annotated[str, typer.Option(help="Name of the experiment.")] = options.DEFAULT_NAME,
+    config: options.ConfigFile = None,
+    focus: options.FocusOption = None,
     gpu_tier: Annotated[
         Literal["cpu", "t4", "a100"] | None, typer.Option(help="Class of machine.")
     ] = None,
@@ -70,7 +80,9 @@ def root(
     analyze_thinking: Annotated[
         bool, typer.Option("--analyze-thinking", help="Also record answers with thinking on.")
     ] = False,
-    dry_run: options.DryRun = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Write the configurations, print the plan, run none.")
+    ] = False,
     quiet: options.Quiet = False,
     as_json: options.Json = False,
     results_dir: options.ResultsDir = options.RESULTS_DIR,
@@ -79,21 +91,34 @@ def root(
     """Run the old `--mode` spelling; with a subcommand, do nothing."""
     if context.invoked_subcommand is not None:
         return
-    if mode is not Mode.SINGLE:
+    if mode in _MISSING_PART:
         raise UserError(
             f"--mode {mode.value} needs {_MISSING_PART[mode]}, which does not exist yet"
         )
-    overrides = {
+    given = {
         "lightning_config.gpu_tier": gpu_tier,
-        "tokenizer_config.use_english_only_tokens": english_only or None,
-        "tokenizer_config.analyze_thinking_mode": analyze_thinking or None,
+        "tokenizer_config.use_english_only_tokens": "true" if english_only else None,
+        "tokenizer_config.analyze_thinking_mode": "true" if analyze_thinking else None,
     }
+    overrides = [f"{key}={value}" for key, value in given.items() if value is not None]
+    if mode is Mode.GRID:
+        request = study.StudyRequest(
+            name=name,
+            space="default",
+            config=config,
+            focus=focus,
+            overrides=overrides,
+            results_dir=results_dir,
+            config_dir=config_dir,
+        )
+        study.grid(request, dry_run=dry_run, quiet=quiet, as_json=as_json)
+        return
     trial.run_single(
         trial.SingleRequest(
             name=name,
             config=config,
             focus=focus,
-            overrides=[f"{key}={value}" for key, value in overrides.items() if value is not None],
+            overrides=overrides,
             dry_run=dry_run,
             quiet=quiet,
             as_json=as_json,
@@ -103,14 +128,44 @@ def root(
     )
 
 
+_USAGE_ERROR = cast(type[Exception], typer.BadParameter.__mro__[2])
+"""The error of the library that reads the command line; it has no public name there."""
+
+
 def main() -> None:
     """Run the program; a user's mistake is one clear line a mistake, and exit code 2."""
     try:
-        app()
+        sys.exit(_program()(standalone_mode=False) or 0)
     except UserError as error:
         for line in str(error).splitlines():
             print(f"tuning: {line}", file=sys.stderr)
         sys.exit(2)
+    except _USAGE_ERROR as error:
+        text: str = error.format_message()  # type: ignore[attr-defined]
+        print(f"tuning: {' '.join(text.split())}", file=sys.stderr)
+        sys.exit(2)
+    except typer.Abort:
+        sys.exit(130)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
+
+
+def _program() -> Any:
+    """Return the command line, where every command takes the options of both folders."""
+    program = typer.main.get_command(app)
+    folders = [p for p in program.params if p.name in ("results_dir", "config_dir")]
+    _accept(program, folders)
+    return program
+
+
+def _accept(command: Any, folders: Sequence[Any]) -> None:
+    """Have every command below take the options, also one that has no use for them."""
+    for inner in getattr(command, "commands", {}).values():
+        _accept(inner, folders)
+        known = {parameter.name for parameter in inner.params}
+        for option in folders:
+            if option.name not in known and not hasattr(inner, "commands"):
+                unused = copy.copy(option)
+                unused.expose_value, unused.hidden = False, True
+                inner.params.append(unused)

@@ -28,7 +28,7 @@ def list_models(as_json: options.Json = False) -> None:
 
     Example: tuning models list
     """
-    from tuning.config import HUB_IDS, PACKAGED_MODELS
+    from tuning.known_models import HUB_IDS, PACKAGED_MODELS
     from tuning.model.hub import NAMES, local_folder
 
     sources = {"tiny": "embedded"}
@@ -106,9 +106,9 @@ def info(
 
 
 def _facts(name: str, root: ResultsRoot) -> dict[str, Any]:
-    from tuning.config import resolved_precision
     from tuning.errors import ModelError
     from tuning.files import read_json
+    from tuning.fingerprint import resolved_precision
     from tuning.model.base import tokenizer_of
     from tuning.model.hub import linear_layers, local_folder, tensor_shapes
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +15,9 @@ from tuning.cli import options
 from tuning.scoring import Focus
 
 if TYPE_CHECKING:
-    from tuning.paths import ResultsRoot
+    from tuning.config import ExperimentConfig
+    from tuning.grid import Proposal
+    from tuning.search_space import SearchSpace
     from tuning.study import StudySpec
 
 app = typer.Typer(
@@ -32,9 +36,14 @@ def run(
     name: Annotated[
         str | None, typer.Option(help="Name of the study; the space's by default.")
     ] = None,
-    focus: options.FocusOption = Focus.BALANCED,
+    config: options.ConfigFile = None,
+    focus: options.FocusOption = None,
     step_scale: Annotated[
         float | None, typer.Option(help="Multiplies all step counts; the space's by default.")
+    ] = None,
+    num_trials: Annotated[
+        int | None,
+        typer.Option(help="Configurations that a random or bayesian space makes.", min=1),
     ] = None,
     seed: Annotated[int, typer.Option(help="First seed.", min=0)] = 0,
     max_failures: Annotated[int, typer.Option(help="Failed trials that end the study.", min=0)] = 5,
@@ -45,29 +54,30 @@ def run(
     quiet: options.Quiet = False,
     as_json: options.Json = False,
     results_dir: options.ResultsDir = options.RESULTS_DIR,
+    config_dir: options.ConfigDir = options.CONFIG_DIR,
 ) -> None:
     """Run a study, or go on with it where it was stopped.
 
     Example: tuning study run --space demo --name first --focus transfer
     """
-    from tuning.paths import ResultsRoot
-
-    study_name = Path(space).stem if name is None else name
-    spec = _spec(
-        ResultsRoot(results_dir),
-        study_name,
-        space,
-        overrides or [],
-        focus,
-        step_scale,
-        seed,
-        max_failures,
+    request = StudyRequest(
+        name=Path(space).stem if name is None else name,
+        space=space,
+        config=config,
+        overrides=overrides or [],
+        focus=focus,
+        step_scale=step_scale,
+        num_trials=num_trials,
+        seed=seed,
+        max_failures=max_failures,
+        results_dir=results_dir,
+        config_dir=config_dir,
     )
+    spec = make_spec(request)
     if dry_run:
-        _print_plan(spec, as_json=as_json)
+        print_plan(spec, results_dir, as_json=as_json)
         return
-    root = options.results_root(results_dir)
-    _run_and_print(spec, root, quiet=quiet, as_json=as_json, retry_failed=retry_failed)
+    run_and_print(spec, results_dir, quiet=quiet, as_json=as_json, retry_failed=retry_failed)
 
 
 def demo(
@@ -79,10 +89,31 @@ def demo(
 
     Example: tuning demo --results-dir /tmp/demo
     """
-    from tuning.paths import ResultsRoot
+    spec = make_spec(StudyRequest(name=DEMO, space=DEMO, results_dir=results_dir))
+    run_and_print(spec, results_dir, quiet=quiet, as_json=as_json)
 
-    spec = _spec(ResultsRoot(results_dir), DEMO, DEMO, [], Focus.BALANCED, None, 0, 5)
-    _run_and_print(spec, options.results_root(results_dir), quiet=quiet, as_json=as_json)
+
+def grid(request: StudyRequest, *, dry_run: bool, quiet: bool, as_json: bool) -> None:
+    """Write the default and every one-at-a-time variation as files, then run them.
+
+    Raises:
+        UserError: A configuration, the model or a folder cannot be used.
+    """
+    from tuning.cli.trial import ensure_model
+    from tuning.grid import create_grid_search_configs
+
+    spec = make_spec(request)
+    if not dry_run:
+        ensure_model(spec.base)
+    files = create_grid_search_configs(
+        request.name, space=spec.space, base=spec.base, config_dir=request.config_dir
+    )
+    if not (quiet or as_json):
+        typer.echo(f"wrote {len(files)} configurations to {request.config_dir}")
+    if dry_run:
+        print_plan(spec, request.results_dir, as_json=as_json, files=files)
+        return
+    run_and_print(spec, request.results_dir, quiet=quiet, as_json=as_json)
 
 
 @app.command("list")
@@ -100,74 +131,161 @@ def list_studies(
     rows = []
     for name in study_names(root):
         spec, records = load_study(root, name)
-        rows.append({"study": name, "finished": len(records), "planned": len(spec.proposals())})
+        rows.append({"study": name, "finished": len(records), "planned": spec.plan().num_trials})
     if as_json:
         typer.echo(json.dumps(rows))
     for row in rows if not as_json else []:
         typer.echo(f"{row['study']}: {row['finished']} of {row['planned']} trials finished")
 
 
-def _spec(
-    root: ResultsRoot,
-    name: str,
-    space_name: str,
-    overrides: list[str],
-    focus: Focus,
-    step_scale: float | None,
-    seed: int,
-    max_failures: int,
-) -> StudySpec:
-    from datetime import UTC, datetime
+@dataclass(frozen=True, kw_only=True)
+class StudyRequest:
+    """What a user asks of a study."""
 
+    name: str
+    space: str
+    config: Path | None = None
+    overrides: Sequence[str] = ()
+    focus: Focus | None = None
+    step_scale: float | None = None
+    num_trials: int | None = None
+    seed: int = 0
+    max_failures: int = 5
+    results_dir: Path = options.RESULTS_DIR
+    config_dir: Path = options.CONFIG_DIR
+
+
+def make_spec(request: StudyRequest) -> StudySpec:
+    """Return what a study is asked to do, checked before anything heavy is loaded.
+
+    Raises:
+        UserError: The space, the configuration or the model's name cannot be used.
+    """
     from tuning.cli.trial import check_model
-    from tuning.config import overridden, step_scaled
-    from tuning.grid import base_experiment, load_space
-    from tuning.study import StudySpec, existing_timestamp
+    from tuning.composition import overridden
+    from tuning.grid import load_space
+    from tuning.search_space import SearchSpace
+    from tuning.study import StudySpec
 
-    space = load_space(space_name)
-    now = datetime.now(UTC).strftime("%Y%m%d_%H%M%S")
-    base = base_experiment(space, name, existing_timestamp(root, name) or now)
-    base = overridden(base, overrides)
+    space = load_space(request.space, [request.config_dir])
+    if request.num_trials is not None:
+        raw = space.model_dump(mode="json", by_alias=True)
+        space = SearchSpace.model_validate({**raw, "num_trials": request.num_trials})
+    base = overridden(
+        _base(request, space),
+        [*request.overrides, *options.focus_overrides(request.focus)],
+        [request.config_dir],
+    )
     check_model(base)
-    step_scaled(base, space.step_scale if step_scale is None else step_scale)
-    return StudySpec(
-        name=name,
+    spec = StudySpec(
+        name=request.name,
         space=space,
         base=base,
-        focus=focus,
-        step_scale=space.step_scale if step_scale is None else step_scale,
-        seed=seed,
-        max_failures=max_failures,
+        focus=request.focus or Focus.BALANCED,
+        step_scale=space.step_scale if request.step_scale is None else request.step_scale,
+        seed=request.seed,
+        max_failures=request.max_failures,
     )
+    spec.plan()
+    return spec
 
 
-def _print_plan(spec: StudySpec, *, as_json: bool) -> None:
-    from tuning.config import training_key, weights_key
-    from tuning.ranking import Contender
+def _base(request: StudyRequest, space: SearchSpace) -> ExperimentConfig:
+    """Return the default configuration: the user's file, or the space's own."""
+    from datetime import UTC, datetime
 
-    planned = spec.proposals()
-    plan = {
-        "trials": len(planned),
-        "weights": len({weights_key(p.config) for p in planned}),
-        "trainings": len({training_key(p.config) for p in planned}),
-        "steps": sum(p.config.training_config.max_steps for p in planned),
+    from tuning.composition import load
+    from tuning.config import build
+    from tuning.grid import base_experiment
+    from tuning.paths import ResultsRoot
+    from tuning.study import existing_timestamp
+
+    now = datetime.now(UTC).strftime("%Y%m%d_%H%M%S")
+    stamp = existing_timestamp(ResultsRoot(request.results_dir), request.name) or now
+    if request.config is None:
+        return base_experiment(space, request.name, stamp)
+    loaded = load(request.config, (), [request.config_dir]).model_dump(mode="json")
+    return build({**loaded, "experiment_name": request.name, "timestamp": stamp}, "--name")
+
+
+_MAX_SHOWN = 200
+
+
+def print_plan(
+    spec: StudySpec, results_dir: Path, *, as_json: bool, files: Sequence[Path] = ()
+) -> None:
+    """Print the trials of a study, what they have in common, and what they cost.
+
+    Raises:
+        UserError: There are too many.
+    """
+    from tuning.cli.space import print_notes
+    from tuning.estimate import estimate
+    from tuning.fingerprint import training_key, weights_key
+    from tuning.grid import check_size
+    from tuning.paths import ResultsRoot
+
+    plan = spec.plan()
+    check_size(plan)
+    known = list(plan.known())
+    configs = [p.config for p in known]
+    # A trial that follows from results is taken to cost what the default costs.
+    open_trials = plan.num_trials - len(known)
+    cost = estimate(configs, ResultsRoot(results_dir), num_like_first=open_trials)
+    answer = {
+        "trials": plan.num_trials,
+        "weights": len({weights_key(c) for c in configs}) + open_trials,
+        "trainings": len({training_key(c) for c in configs}) + open_trials,
+        "steps": sum(c.training_config.max_steps for c in configs)
+        + open_trials * configs[0].training_config.max_steps,
     }
     if as_json:
-        typer.echo(json.dumps(plan))
+        estimated = dataclasses.asdict(cost)
+        typer.echo(
+            json.dumps({**answer, "estimate": estimated, "files": [str(path) for path in files]})
+        )
         return
-    for proposal in planned:
+    _print_trials(known, open_trials)
+    typer.echo(
+        f"{answer['trials']} trials, {answer['weights']} distinct weights in "
+        f"{answer['trainings']} trainings, at most {answer['steps']:,} steps\n{cost.says}"
+    )
+    print_notes(spec.space)
+
+
+def _print_trials(known: Sequence[Proposal], open_trials: int) -> None:
+    from tuning.ranking import Contender
+
+    for proposal in known[:_MAX_SHOWN]:
         label = Contender(parameters=proposal.parameters, trial_ids=[], objectives=[]).label
         steps = proposal.config.training_config.max_steps
         typer.echo(f"{proposal.trial_id}  seed {proposal.seed}  {steps:>5} steps  {label}")
-    typer.echo(
-        f"{plan['trials']} trials, {plan['weights']} distinct weights in {plan['trainings']} "
-        f"trainings, at most {plan['steps']:,} steps"
-    )
+    if len(known) > _MAX_SHOWN:
+        typer.echo(f"... and {len(known) - _MAX_SHOWN} more")
+    if open_trials:
+        typer.echo(f"{open_trials} trials that follow from the results before them")
 
 
-def _run_and_print(
-    spec: StudySpec, root: ResultsRoot, *, quiet: bool, as_json: bool, retry_failed: bool = False
+def run_and_print(
+    spec: StudySpec,
+    results_dir: Path,
+    *,
+    quiet: bool,
+    as_json: bool,
+    retry_failed: bool = False,
 ) -> None:
+    """Run a study, analyse it and print what came out.
+
+    Raises:
+        UserError: The model or the results folder cannot be used, or too many trials failed.
+    """
+    from tuning.cli.space import print_notes
+    from tuning.cli.trial import ensure_model
+
+    ensure_model(spec.base)
+    root = options.results_root(results_dir)
+    if not quiet:
+        print_notes(spec.space)
     from tuning.cli.progress import trial_progress
     from tuning.executor import run_study
 

@@ -54,7 +54,8 @@ def _data(config: ExperimentConfig, num_words: int | None) -> _Data:
 
 
 def _configuration(path: Path | None, overrides: list[str]) -> ExperimentConfig:
-    from tuning.config import build, load, overridden
+    from tuning.composition import load, overridden
+    from tuning.config import build
 
     if path is not None:
         return load(path, overrides)
@@ -133,7 +134,7 @@ def export(
     Example: tuning tasks export --config configs/hyperparameters/tiny_default.yaml --output data
     """
     from tuning import files
-    from tuning.config import training_key
+    from tuning.fingerprint import training_key
     from tuning.tasks.words import benchmark_words, hash_of_words
 
     chosen = _configuration(config, overrides or [])

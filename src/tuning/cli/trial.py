@@ -24,7 +24,7 @@ class SingleRequest:
 
     name: str
     config: Path | None
-    focus: Focus
+    focus: Focus | None
     overrides: list[str]
     step_scale: float = 1.0
     dry_run: bool
@@ -37,8 +37,8 @@ class SingleRequest:
 def trial(
     config: Annotated[Path, typer.Option("--config", help="The configuration, YAML or JSON.")],
     overrides: options.Overrides = None,
-    focus: options.FocusOption = Focus.BALANCED,
-    step_scale: Annotated[float, typer.Option(help="Multiplies all step counts, in (0, 1].")] = 1.0,
+    focus: options.FocusOption = None,
+    step_scale: options.StepScale = 1.0,
     dry_run: options.DryRun = False,
     quiet: options.Quiet = False,
     as_json: options.Json = False,
@@ -71,15 +71,11 @@ def run_single(request: SingleRequest) -> None:
     Raises:
         UserError: The configuration, the model or the results folder cannot be used.
     """
-    from tuning.config import step_scaled, training_key
+    from tuning.config import step_scaled
 
     config = step_scaled(_configuration(request), request.step_scale)
-    check_model(config)
     if request.dry_run:
-        from tuning.config import to_yaml
-
-        typer.echo(f"# would train {training_key(config)}")
-        typer.echo(to_yaml(config), nl=False)
+        _print_plan(request, config)
         return
     root = options.results_root(request.results_dir)
     _train_and_print(request, config, root)
@@ -96,26 +92,55 @@ def check_model(config: ExperimentConfig) -> None:
     check_name(config.tokenizer_config.model_name)
 
 
-def _configuration(request: SingleRequest) -> ExperimentConfig:
-    from tuning.config import build, create_experiment_config, load, overridden, save
+def ensure_model(config: ExperimentConfig) -> None:
+    """Have the model's weights here, fetched if need be, before a whole study fails for them.
 
+    Raises:
+        ModelError: They cannot be had; the embedded model is named.
+    """
+    from tuning.model.hub import found_or_fetched
+
+    found_or_fetched(config.tokenizer_config.model_name)
+
+
+def _configuration(request: SingleRequest) -> ExperimentConfig:
+    from tuning.composition import load, overridden
+    from tuning.config import build, save, step_scaled
+
+    overrides = [*request.overrides, *options.focus_overrides(request.focus)]
     if request.config is not None:
-        return load(request.config, request.overrides)
-    if request.dry_run:
-        return overridden(build({"experiment_name": request.name}, "--name"), request.overrides)
-    path = create_experiment_config(request.name, config_dir=request.config_dir)
-    config = load(path, request.overrides)
-    if request.overrides:
-        save(config, request.config_dir)
+        config = load(request.config, overrides, [request.config_dir])
+        check_model(config)
+        return config
+    made = build({"experiment_name": request.name}, "--name")
+    config = overridden(made, overrides, [request.config_dir])
+    check_model(config)
+    step_scaled(config, request.step_scale)
+    path = save(config, request.config_dir)
     typer.echo(f"wrote {path}", err=True)
-    return config
+    return load(path)
+
+
+def _print_plan(request: SingleRequest, config: ExperimentConfig) -> None:
+    from tuning.config import to_yaml
+    from tuning.estimate import estimate
+    from tuning.fingerprint import training_key
+    from tuning.paths import ResultsRoot
+
+    key, cost = training_key(config), estimate([config], ResultsRoot(request.results_dir))
+    if request.as_json:
+        answer = {"training_key": key, "config": config.model_dump(mode="json")}
+        typer.echo(json.dumps({**answer, "estimate": dataclasses.asdict(cost)}))
+        return
+    typer.echo(f"# would train {key}\n# {cost.says}")
+    typer.echo(to_yaml(config), nl=False)
 
 
 def _train_and_print(request: SingleRequest, config: ExperimentConfig, root: ResultsRoot) -> None:
     from tuning.cli import tables
     from tuning.cli.progress import trial_progress
-    from tuning.config import training_identity
     from tuning.files import sha256_of_json
+    from tuning.fingerprint import training_identity
     from tuning.grid import Proposal
 
     identity = [training_identity(config), config.model_dump(mode="json", exclude={"timestamp"})]
@@ -129,9 +154,7 @@ def _train_and_print(request: SingleRequest, config: ExperimentConfig, root: Res
     with trial_progress(quiet=request.quiet) as progress:
         progress.trial_started(proposal, 1, 1)
         record = run_trial(
-            TrialRequest(
-                config=config, folder=folder, trial_id=trial_id, weights=request.focus.weights
-            ),
+            TrialRequest(config=config, folder=folder, trial_id=trial_id),
             root,
             progress.trial_moved,
         )

@@ -6,8 +6,8 @@ import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tuning.config import resolved_precision
 from tuning.evaluation.generation import greedy_texts
+from tuning.fingerprint import resolved_precision
 from tuning.model.base import load_base
 from tuning.model.lora import stored_adapter
 from tuning.model.tokenizer import EncodedItem

@@ -6,9 +6,10 @@ import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tuning.config import EvaluationConfig, ExperimentConfig, resolved_precision
+from tuning.config import EvaluationConfig, ExperimentConfig
 from tuning.errors import ModelError
 from tuning.evaluation.one_pass import OnePassScorer
+from tuning.fingerprint import resolved_precision
 from tuning.measures import BaselineOf, baseline_from
 from tuning.model.base import BaseModel, load_base, subject_words
 from tuning.tasks.baselines import fit_letter_guesser

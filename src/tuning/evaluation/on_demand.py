@@ -11,12 +11,14 @@ from typing import NamedTuple
 import pandas as pd
 
 from tuning import files, measures
-from tuning.config import EvaluationConfig, load, resolved_precision
+from tuning.composition import load
+from tuning.config import EvaluationConfig
 from tuning.errors import ModelError, SuiteError, shown
 from tuning.evaluation.bench import Bench, bench_on, new_bench, validation_bench
 from tuning.evaluation.certificate import Certificate, certify, store_certificate
 from tuning.evaluation.one_pass import OnProgress
 from tuning.evaluation.stored import evaluate_adapter, evaluate_base
+from tuning.fingerprint import resolved_precision
 from tuning.measures import Drift, StratumResult, TaskResult
 from tuning.model.base import load_base, subject_words, tokenizer_of, training_data_of
 from tuning.model.lora import adapter_hash, check_is_adapter, stored_adapter

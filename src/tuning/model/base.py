@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tuning.config import HUB_IDS, ExperimentConfig
+from tuning.config import ExperimentConfig
 from tuning.errors import ModelError
 from tuning.files import sha256_of_json
+from tuning.known_models import HUB_IDS
 from tuning.model import tiny
 from tuning.model.hub import found_or_fetched, unavailable, weights_hash
 from tuning.model.tokenizer import TextTokenizer, chat_prompt

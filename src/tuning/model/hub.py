@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from tuning import files
-from tuning.config import HUB_IDS, PACKAGED_MODELS, PackagedModel
 from tuning.errors import ModelError, nearest
+from tuning.known_models import HUB_IDS, PACKAGED_MODELS, PackagedModel
 from tuning.model import tiny
 from tuning.paths import model_cache, user_path
 

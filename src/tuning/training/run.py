@@ -12,9 +12,10 @@ from typing import NamedTuple
 import lightning.pytorch as pl
 
 from tuning import files, measures
-from tuning.config import ExperimentConfig, to_yaml, training_identity
+from tuning.config import ExperimentConfig, to_yaml
 from tuning.errors import ResultsError
 from tuning.evaluation.bench import Bench
+from tuning.fingerprint import training_identity
 from tuning.model.lora import fresh_adapter, save_adapter
 from tuning.paths import TrainingFolder
 from tuning.tasks.items import EVALUATED_TASKS
