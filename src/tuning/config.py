@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -523,13 +524,19 @@ def law_of_error(error: Any) -> str:
     """Return what is wrong in an error of pydantic, without its place."""
     if error["input"] == MISSING:
         return f"must be given: {MISSING} leaves it open"
-    law = error["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-    law = law.replace("a valid ", "a ") if law.startswith("must") else law
-    if error["type"] in ("missing", "value_error", "law"):
-        return str(law[0].lower() + law[1:] if error["type"] == "missing" else law)
+    law = error["msg"].removeprefix("Value error, ")
+    if error["type"] in ("value_error", "law"):
+        return str(law)
+    if error["type"] == "missing":
+        return "must be given"
     if error["type"] == "int_type" and isinstance(error["input"], float):
         return f"must be an integer, written without point or exponent, got {error['input']!r}"
+    law = _SHOULD.sub("must ", law).replace("be a valid ", "be a ")
+    law = law.partition(" after validation")[0]
     return f"{law[0].lower()}{law[1:]}, got {shown(error['input'])}"
+
+
+_SHOULD = re.compile(r"^[A-Z][a-z]+ should ")
 
 
 def _keys_at(location: Sequence[Any]) -> list[str]:
