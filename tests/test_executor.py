@@ -119,29 +119,35 @@ def test_focus_changes_weights_and_what_ranks(small_config: Any, tmp_path: Path)
     assert len(list(root.trainings.iterdir())) == 3 + 1
 
 
+def unusable_words(path: Path) -> str:
+    """Return a word list that passes every check but the last: a benchmark's word is no subject."""
+    path.write_text(f"{path.stem[0] * 3}\nstrawberry\n")
+    return str(path)
+
+
 def test_a_failing_trial_is_recorded_and_the_study_goes_on(
     small_config: Any, tmp_path: Path
 ) -> None:
     root = ResultsRoot(tmp_path)
     base = small_config("max_steps=4")
-    spec = spec_of(base, {"target_modules": [["no_such_proj"]], "lora_r": [4]})
+    words = unusable_words(tmp_path / "words.txt")
+    spec = spec_of(base, {"spelling_config.word_list": [words], "lora_r": [4]})
     records = run_study(spec, root, Silent())
     statuses = [r.result.status.value for r in records]
     assert statuses == ["completed", "completed", "failed", "completed"]
-    assert records[2].result.error_type == "ModelError"
-    assert "no_such_proj" in (records[2].result.error or "")
+    assert records[2].result.error_type == "DataError"
+    assert words in (records[2].result.error or "")
     assert "Traceback" in records[2].execution.log_tail
     assert not root.study("study").trial(records[2].trial_id).results.exists()
-    assert all("no_such_proj" not in r.contender.label for r in ranking(spec, records))
+    assert all("word_list" not in r.contender.label for r in ranking(spec, records))
 
 
 def test_too_many_failures_end_the_study(small_config: Any, tmp_path: Path) -> None:
+    lists = [unusable_words(tmp_path / f"{name}.txt") for name in "abc"]
     spec = spec_of(
-        small_config("max_steps=4"),
-        {"target_modules": [["a_proj"], ["b_proj"], ["c_proj"]]},
-        max_failures=1,
+        small_config("max_steps=4"), {"spelling_config.word_list": lists}, max_failures=1
     )
-    with pytest.raises(UserError, match="2 trials failed, at most 1 may.*b_proj"):
+    with pytest.raises(UserError, match="2 trials failed, at most 1 may.*b.txt"):
         run_study(spec, ResultsRoot(tmp_path), Silent())
 
 

@@ -95,7 +95,8 @@ def parse_yaml(text: str, name: str) -> tuple[Any, dict[Key, int]]:
         value = loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         mark: Any = error.problem_mark
-        line = f", line {mark.line + 1}" if mark else ""
+        # What is missing at the end is missed on the last line, not after it.
+        line = f", line {min(mark.line, text.rstrip().count(chr(10))) + 1}" if mark else ""
         raise ConfigError(f"{name}{line}: not YAML: {error.problem or error.context}") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{name}: not YAML: {' '.join(str(error).split())}") from error

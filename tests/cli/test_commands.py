@@ -38,7 +38,7 @@ MISTAKES: dict[str, tuple[str | bytes | None, tuple[str, ...], tuple[str, ...]]]
     "missing": (None, (), ("small.yaml", "no such file")),
     "not yaml": ("a: [1,", (), ("small.yaml", "not YAML")),
     "a list": ("- 1\n- 2\n", (), ("must hold a mapping", "list")),
-    "binary": (b"\xff\xfe\x00\x01", (), ("cannot be read",)),
+    "binary": (b"\xff\xfe\x00\x01", (), ("line 1", "is not UTF-8 text")),
     "no name": ("{}", (), ("experiment_name",)),
     "unknown section": ("experiment_name: a\nlora: {}\n", (), ("lora", "lora_config")),
     "unknown key": (
@@ -202,13 +202,17 @@ def test_single_mode_without_a_file_writes_one_first(run_program: Any, tmp_path:
     assert config["tokenizer_config"]["model_name"] == "Qwen/Qwen3-4B"
 
 
-def test_a_dry_run_of_single_mode_prints_and_writes_nothing(
+def test_a_dry_run_of_single_mode_writes_the_configuration_and_nothing_else(
     run_program: Any, tmp_path: Path
 ) -> None:
     done = run_program("--name", "mine", "--gpu-tier", "t4", "--dry-run")
     assert done.returncode == 0, done.stderr
-    assert yaml.safe_load(done.stdout)["lightning_config"]["gpu_tier"] == "t4"
-    assert list(tmp_path.iterdir()) == []
+    printed = yaml.safe_load(done.stdout)
+    assert printed["lightning_config"]["gpu_tier"] == "t4"
+    assert "evaluations to make: about" in done.stdout
+    (written,) = (p for p in tmp_path.rglob("*") if p.is_file())
+    assert written.parent == tmp_path / "configs" / "hyperparameters"
+    assert yaml.safe_load(written.read_text()) == printed
 
 
 def test_a_dry_run_prints_the_plan_and_writes_nothing(run_program: Any, tmp_path: Path) -> None:

@@ -1,0 +1,187 @@
+"""The old spelling: five modes and four options, and what each changes in what is written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from cli_support import Program, files_below, in_process
+
+from tuning.config import KEYS, value_at
+
+MODES = ("single", "grid", "sweep", "lightning", "token-analysis")
+MISSING = {
+    "sweep": "wandb_integration.py",
+    "lightning": "lightning_jobs.py",
+    "token-analysis": "token_analysis.py",
+}
+FOCUS_TRANSFER = {
+    "transfer_config.position_task_weight": 0.6,
+    "transfer_config.count_task_weight": 0.6,
+}
+OPTIONS: dict[str, tuple[list[str], dict[str, Any]]] = {
+    "--focus": (["--focus", "transfer"], FOCUS_TRANSFER),
+    "--gpu-tier": (["--gpu-tier", "t4"], {"lightning_config.gpu_tier": "t4"}),
+    "--english-only": (["--english-only"], {"tokenizer_config.use_english_only_tokens": True}),
+    "--analyze-thinking": (
+        ["--analyze-thinking"],
+        {"tokenizer_config.analyze_thinking_mode": True},
+    ),
+}
+OWN = ("experiment_name", "timestamp")
+
+
+@pytest.fixture
+def program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Program:
+    return in_process(tmp_path, monkeypatch, capsys)
+
+
+Written = Callable[[Path], dict[str, dict[str, Any]]]
+
+
+def written(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return every configuration below a folder, by what its name says before the time."""
+    return {
+        path.stem.rsplit("_", 2)[0]: yaml.safe_load(path.read_text("utf-8"))
+        for path in folder.rglob("*.yaml")
+    }
+
+
+def changed(config: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: value_at(config, key)
+        for key in KEYS
+        if key not in OWN and value_at(config, key) != value_at(other, key)
+    }
+
+
+@pytest.fixture
+def plain(program: Program, tmp_path: Path) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return what single and grid write without any option."""
+    for mode in ("single", "grid"):
+        assert program("--mode", mode, "--dry-run", "--config-dir", mode).returncode == 0
+    return {mode: written(tmp_path / mode) for mode in ("single", "grid")}
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("mode", MODES)
+def test_each_option_changes_what_it_says_and_nothing_else(
+    program: Program, tmp_path: Path, plain: Any, mode: str, option: str
+) -> None:
+    arguments, expected = OPTIONS[option]
+    done = program("--mode", mode, *arguments, "--dry-run", "--config-dir", "with")
+    if mode in MISSING:
+        done.assert_one_clear_line(f"--mode {mode} needs {MISSING[mode]}", "does not exist yet")
+        assert not (tmp_path / "with").exists()
+        return
+    assert done.returncode == 0, done.stderr
+    found = written(tmp_path / "with")
+    if mode == "single":
+        assert list(found) == ["spelling_transfer_exp"]
+        assert changed(found["spelling_transfer_exp"], plain[mode]["spelling_transfer_exp"]) == (
+            expected
+        )
+        return
+    default = found["spelling_transfer_exp_default"]
+    assert changed(default, plain[mode]["spelling_transfer_exp_default"]) == expected
+    # Every other file is one step away from that default.
+    others = {name: config for name, config in found.items() if config is not default}
+    assert all(len(changed(config, default)) == 1 for config in others.values())
+    # A weight of 0.6 is no candidate, so each weight has one variation more.
+    assert len(found) == (33 if option == "--focus" else 31)
+
+
+@pytest.mark.parametrize(
+    ("focus", "weight", "ranked_by"),
+    [("spelling", 0.3, "spelling"), ("transfer", 0.6, "transfer"), ("balanced", 0.5, "balanced")],
+)
+def test_the_focus_is_recorded_as_weights_and_as_what_is_ranked_by(
+    program: Program, tmp_path: Path, focus: str, weight: float, ranked_by: str
+) -> None:
+    done = program(
+        *("study", "run", "--space", "quick", "--name", "s", "--focus", focus, "--quiet"),
+        *("--step-scale", "0.002", "evaluation_config.num_words=10"),
+        *("evaluation_config.num_monitor_words=3", "evaluation_config.num_generated_items=0"),
+    )
+    assert done.returncode == 0, done.stderr
+    data = tmp_path / "results" / "tuning" / "data" / "s"
+    assert yaml.safe_load((data / "study.yaml").read_text())["focus"] == ranked_by
+    for path in data.glob("trials/*/config.yaml"):
+        transfer = yaml.safe_load(path.read_text())["transfer_config"]
+        assert transfer["position_task_weight"] == transfer["count_task_weight"] == weight
+        metrics = json.loads((path.parent / "record.json").read_text())["result"]["metrics"]
+        assert metrics["own_weights_score"] == metrics["transfer_learning_score"]
+
+
+def test_a_grid_of_a_file_varies_that_file(program: Program, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(
+        "experiment_name: mine\nlora_config: {r: 64}\ntokenizer_config: {model_name: tiny}\n"
+    )
+    done = program("--mode", "grid", "--config", "mine.yaml", "--name", "big", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    found = written(tmp_path / "configs")
+    assert len(found) == 32, "64 is no candidate of the space"
+    assert found["big_default"]["lora_config"]["r"] == 64
+    assert found["big_default"]["tokenizer_config"]["model_name"] == "tiny"
+    assert found["big_lora_r_8"]["lora_config"]["r"] == 8
+
+
+def test_a_dry_run_of_grid_writes_31_files_and_prints_plan_and_cost(
+    program: Program, tmp_path: Path
+) -> None:
+    done = program("--mode", "grid", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert len(files_below(tmp_path)) == 31
+    assert "wrote 31 configurations to configs/hyperparameters" in done.stdout
+    assert "33 trials, 26 distinct weights in 23 trainings" in done.stdout
+    assert "on disk" in done.stdout
+    assert "gpu_tier: changes the cost, not the accuracy" in done.stderr
+
+
+def test_a_dry_run_of_grid_as_json_names_files_and_cost(program: Program, tmp_path: Path) -> None:
+    done = program("--mode", "grid", "--dry-run", "--json")
+    answer = json.loads(done.stdout)
+    assert len(answer["files"]) == 31
+    assert all(Path(tmp_path, name).is_file() for name in answer["files"])
+    assert answer["trials"] == 33
+    assert answer["estimate"]["seconds"] > 0
+    assert answer["estimate"]["num_bytes"] > 0
+
+
+def test_a_grid_whose_model_cannot_be_had_writes_nothing(
+    program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    done = program("--mode", "grid")
+    done.assert_one_clear_line("Qwen/Qwen3-4B", "models=tiny")
+    assert files_below(tmp_path) == []
+
+
+@pytest.mark.slow
+def test_the_grid_runs_and_ranks(program: Program, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(
+        "experiment_name: mine\n"
+        "tokenizer_config: {model_name: tiny}\n"
+        "training_config: {max_steps: 2, warmup_steps: 1}\n"
+        "evaluation_config: {num_words: 10, num_monitor_words: 3, num_generated_items: 0}\n"
+    )
+    (tmp_path / "own" / "search_spaces").mkdir(parents=True)
+    (tmp_path / "own" / "search_spaces" / "default.yaml").write_text(
+        "HPARAM_CANDIDATES: {lora_r: [4]}\nreplicates_of_default: 1\n"
+    )
+    done = program(
+        *("--mode", "grid", "--config", "mine.yaml", "--name", "g", "--config-dir", "own"),
+        *("--quiet", "--json"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert {c["label"] for c in json.loads(done.stdout)["configurations"]} == {
+        "default",
+        "lora_r=4",
+    }
+    assert sorted(written(tmp_path / "own"))[:2] == ["default", "g_default"]
