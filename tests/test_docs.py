@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
@@ -72,3 +73,29 @@ def test_the_file_tree_of_the_readme_names_every_module() -> None:
     for path in (ROOT / "src" / "tuning").rglob("*.py"):
         if path.name not in ("__init__.py", "__main__.py") and path.parent.name != "cli":
             assert path.name in tree, path
+
+
+@pytest.mark.usefixtures("checkout")
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
+def test_python_of_a_page_runs(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = page.read_text("utf-8")
+    for block in re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+        exec(compile(block, str(page), "exec"), {})
+        assert capsys.readouterr().out.strip(), block
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda p: p.name)
+def test_configurations_among_the_examples_are_valid(path: Path) -> None:
+    arguments = ["config", "validate", str(path), "--config-dir", str(ROOT / "examples/configs")]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("checkout")
+def test_the_sampler_among_the_examples_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend("examples")
+    arguments = ["study", "run", "--space", "examples/near_best.yaml", "--json", "--quiet"]
+    done = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.output)["num_completed"] == 7

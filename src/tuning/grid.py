@@ -212,6 +212,16 @@ class Plan(Sequence[Proposal]):
         self._default = self._point_at({})
         self._num_defaults = max(space.replicates, space.replicates_of_default)
 
+    def check_sampler(self) -> None:
+        """Have the sampler made once, so that a mistake in its name is told before any trial.
+
+        Raises:
+            NotFoundError: There is no such sampler.
+            ConfigError: It cannot be made.
+        """
+        if self._space.strategy.draws and self._space.sampler_name not in ("uniform", "sobol"):
+            sampler_of(self._space)
+
     @property
     def is_adaptive(self) -> bool:
         """Whether a trial depends on the results of those before it."""

@@ -186,7 +186,7 @@ def make_spec(request: StudyRequest) -> StudySpec:
         seed=request.seed,
         max_failures=request.max_failures,
     )
-    spec.plan()
+    spec.plan().check_sampler()
     return spec
 
 
