@@ -26,6 +26,7 @@ nightly: $(VENV)/.dev
 bench: $(VENV)/.run
 	$(BIN)/python benchmarks/evaluation.py
 	$(BIN)/python benchmarks/suites.py
+	$(BIN)/python benchmarks/search_spaces.py
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

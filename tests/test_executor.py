@@ -218,3 +218,77 @@ def test_a_killed_driver_loses_nothing(tmp_path: Path, small_config: Any) -> Non
     assert len(completed) == len(set(completed))
     keys = {training_key(p.config) for p in spec.plan()}
     assert {p.name for p in killed.trainings.iterdir() if not p.name.startswith("base_")} == keys
+
+
+class StopsAfter(Silent):
+    """A watcher that ends the study after so many trials, as Ctrl-C would."""
+
+    def __init__(self, num_trials: int) -> None:
+        super().__init__()
+        self.num_trials = num_trials
+
+    def trial_finished(self, record: TrialRecord, *, was_there: bool) -> None:
+        super().trial_finished(record, was_there=was_there)
+        if len(self.there) == self.num_trials:
+            raise KeyboardInterrupt
+
+
+def bayesian_spec(base: Any, **changes: Any) -> StudySpec:
+    space = SearchSpace.model_validate(
+        {
+            "strategy": "bayesian",
+            "num_trials": 4,
+            "replicates_of_default": 1,
+            "sampler_arguments": {"num_startup_trials": 2},
+            "objectives": ["spelling", "transfer"],
+            "HPARAM_RANGE": {"learning_rate": {"low": 1e-4, "high": 1e-2, "scale": "log"}},
+            **changes,
+        }
+    )
+    return StudySpec(name="study", space=space, base=base)
+
+
+def test_a_bayesian_study_goes_on_as_if_it_had_not_been_stopped(
+    small_config: Any, tmp_path: Path
+) -> None:
+    spec = bayesian_spec(small_config("max_steps=3"))
+    whole, stopped = ResultsRoot(tmp_path / "whole"), ResultsRoot(tmp_path / "stopped")
+    records = run_study(spec, whole, Silent())
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            run_study(spec, stopped, StopsAfter(3))
+    seen, known = load_study(stopped, "study")
+    assert (seen, len(known)) == (spec, 3)
+    watcher = Silent()
+    again = run_study(spec, stopped, watcher)
+    assert watcher.there == [True, True, True, False, False]
+    assert [r.trial_id for r in again] == [r.trial_id for r in records]
+    assert results_of(again) == results_of(records)
+    rates = [r.parameters.get("learning_rate") for r in records]
+    assert rates[0] is None
+    assert len(set(rates)) == 5
+    assert load_study(stopped, "study")[1] == again
+    best = load(stopped.best_configs / "study_best.yaml").training_config.learning_rate
+    assert best in [*rates[1:], spec.base.training_config.learning_rate]
+
+
+def test_a_bayesian_study_learns_from_results_and_repeats_each_point_by_seed(
+    small_config: Any, tmp_path: Path
+) -> None:
+    spec = bayesian_spec(small_config("max_steps=3"), num_trials=2, replicates=2)
+    records = run_study(spec, ResultsRoot(tmp_path), Silent())
+    # The default takes the seeds of the others too, so that they can be compared.
+    assert [r.seed for r in records] == [0, 1, 0, 1, 0, 1]
+    rates = [r.parameters.get("learning_rate") for r in records]
+    assert rates[:2] == [None, None]
+    assert rates[2] == rates[3] != rates[4] == rates[5]
+
+
+def test_a_grid_that_nobody_could_run_is_refused(small_config: Any, tmp_path: Path) -> None:
+    space = SearchSpace.model_validate(
+        {"strategy": "grid", "HPARAM_RANGE": {"max_steps": {"low": 1000, "high": 12000}}}
+    )
+    spec = StudySpec(name="study", space=space, base=small_config())
+    with pytest.raises(UserError, match="at most 10,000 trials, this space makes 11,0"):
+        run_study(spec, ResultsRoot(tmp_path), Silent())
+    assert not (tmp_path / "data").exists()
