@@ -391,8 +391,7 @@ def test_all_mistakes_of_a_file_are_reported_together(tmp_path: Path) -> None:
         f"{path}, line 3: training_config.learning_rate: must be less than or equal to 1, got 7",
         f"{path}, line 4: spelling_config.difficulty: must be 'easy', 'medium' or 'hard', "
         "got 'extreme'",
-        f"{path}, line 5: loraconfig: no such key; did you mean lora_config or "
-        "transfer_config or training_config?",
+        f"{path}, line 5: loraconfig: no such key; did you mean lora_config?",
         f"{path}, line 3: training_config.warmup_steps: warmup_steps must be at most max_steps, "
         "got 100 > 10",
     ]

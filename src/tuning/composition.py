@@ -261,7 +261,8 @@ def _sorted_overrides(
         key, separator, value = text.partition("=")
         key = key.strip().lstrip("+")
         if not separator or not key:
-            raise ConfigError(f"an override must be key=value, got {shown(text)}")
+            hint = "; a file is named with --config" if text.endswith(SUFFIXES) else ""
+            raise ConfigError(f"an override must be key=value, got {shown(text)}{hint}")
         if "${" in text:
             raise ConfigError(
                 f"override {shown(text)}: interpolations such as ${{...}} are not resolved"

@@ -76,7 +76,10 @@ def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
     names = list(known)
     close = difflib.get_close_matches(name, names, n=count, cutoff=0.6)
     if close:
-        return f"did you mean {' or '.join(close)}?"
+        # What is clearly further off than the closest is no guess, only noise.
+        nearness = [difflib.SequenceMatcher(None, other, name).ratio() for other in close]
+        likely = [c for c, near in zip(close, nearness, strict=True) if near > nearness[0] - 0.1]
+        return f"did you mean {' or '.join(likely)}?"
     listed = sorted(names)
     more = f" and {len(listed) - MAX_LISTED} more" if len(listed) > MAX_LISTED else ""
     return f"known: {', '.join(listed[:MAX_LISTED])}{more}"
