@@ -193,6 +193,25 @@ def test_a_grandchild_needs_its_parent_to_exist_and_a_child_of_two_needs_both() 
     assert Points(two).count == 4 + 2 * 4
 
 
+def test_a_parent_whose_value_is_none_is_not_one_that_does_not_exist() -> None:
+    """As a number of threads is, or a machine in the cloud."""
+    points = Points(
+        [
+            candidates("a", 1, 2),
+            candidates("b", None, 5, when={"a": [1]}),
+            candidates("c", 1, 2, when={"b": [None]}),
+        ]
+    )
+    expected: list[Point] = [
+        {"a": 1, "b": None, "c": 1},
+        {"a": 1, "b": None, "c": 2},
+        {"a": 1, "b": 5},
+    ]
+    assert points.count == 4
+    assert list(points) == [*expected, {"a": 2}]
+    assert [points.index_of(point) for point in expected] == [0, 1, 2]
+
+
 def test_parameters_without_a_common_condition_are_counted_apart() -> None:
     points = Points(
         [

@@ -46,7 +46,9 @@ def number_of(value: Any) -> Any:
         try:
             return float(value)
         except ValueError:
-            raise ValueError(f"must be a number, got {value!r}") from None
+            raise ValueError(f"must be a number, got {shown(value)}") from None
+    if not isinstance(value, int | float):
+        raise ValueError(f"must be a number, got {shown(value)}")
     return value
 
 
@@ -531,8 +533,8 @@ def law_of_error(error: Any) -> str:
         return "must be given"
     if error["type"] == "int_type" and isinstance(error["input"], float):
         return f"must be an integer, written without point or exponent, got {error['input']!r}"
-    law = _SHOULD.sub("must ", law).replace("be a valid ", "be a ")
-    law = law.partition(" after validation")[0]
+    law = _SHOULD.sub("must ", law).partition(" after validation")[0]
+    law = law.replace("be a valid i", "be an i").replace("be a valid ", "be a ")
     return f"{law[0].lower()}{law[1:]}, got {shown(error['input'])}"
 
 

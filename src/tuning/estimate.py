@@ -62,11 +62,12 @@ class Estimate:
         if not self.num_evaluations_left:
             return f"nothing to do: {self.basis}"
         what = f"{self.num_trainings_left} trainings and {self.num_evaluations_left} evaluations"
-        if self.seconds is None or self.num_bytes is None:
-            return f"{what}; how long is not known before the model is fetched"
+        if self.seconds is None:
+            return f"{what} to make; how long is not known before the model is fetched"
+        disk = "an unknown size" if self.num_bytes is None else f"{self.num_bytes / 2**20:,.0f} MiB"
         return (
-            f"{what} to make: about {in_words(self.seconds)} one after another and "
-            f"{self.num_bytes / 2**20:,.0f} MiB on disk (from {self.basis})"
+            f"{what} to make: about {in_words(self.seconds)} one after another and {disk} on disk "
+            f"(from {self.basis})"
         )
 
 
@@ -199,7 +200,7 @@ def _records_of(model: str, root: ResultsRoot) -> list[TrialRecord]:
         except ResultsError:
             # What is damaged is said by the study that it belongs to.
             continue
-        if record.result.tasks and record.result.model.split()[0] == model:
+        if record.result.tasks and record.result.model.startswith(f"{model} ("):
             found.append(record)
     return found
 

@@ -7,6 +7,7 @@ seed hides.
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tuning.composition import SPACES, compose_document
 from tuning.config import (
+    LAWS,
     ExperimentConfig,
     Place,
     build,
@@ -29,7 +31,7 @@ from tuning.errors import ConfigError, NotFoundError, nearest
 from tuning.files import sha256_of_json
 from tuning.fingerprint import training_key, weights_key
 from tuning.paths import DEFAULT_CONFIG_DIR, checked_name, shipped_config_dir
-from tuning.points import Parameter, Point, Points, exists
+from tuning.points import Parameter, Point, Points
 from tuning.samplers import Seen, draws, propose, sampler_of
 from tuning.search_space import RANGES, Range, SearchSpace, Strategy
 from tuning.space_laws import check_space
@@ -58,7 +60,7 @@ HPARAM_CANDIDATES: Mapping[str, tuple[Any, ...]] = {
         ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
     ),
 }
-"""Discrete sets of every hyperparameter; the space `extended` has the last five."""
+"""Discrete sets of the hyperparameters that a space can vary; `extended` has the last five."""
 
 _DEFAULT_SPACE = tuple(HPARAM_CANDIDATES)[:13]
 
@@ -235,7 +237,10 @@ class Plan(Sequence[Proposal]):
             return len(self._variations)
         if strategy is Strategy.GRID:
             return self._points.count - (self._place_of_default is not None)
-        return self._space.trials_to_draw
+        if self._space.num_trials is not None or not self._points.is_countable:
+            return self._space.num_trials or DEFAULT_DRAWS
+        left = self._points.count - (self._place_of_default is not None)
+        return min(DEFAULT_DRAWS, left)
 
     @property
     def num_trials(self) -> int:
@@ -249,6 +254,7 @@ class Plan(Sequence[Proposal]):
         """Return a trial of a search that does not look at results."""
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
+        index += self.num_trials if index < 0 else 0
         if not 0 <= index < self.num_trials:
             raise IndexError(index)
         if index < self._num_defaults:
@@ -285,7 +291,9 @@ class Plan(Sequence[Proposal]):
 
     def _proposal(self, index: int, point: Mapping[str, Any], seed: int) -> Proposal:
         parameters = {
-            name: value for name, value in point.items() if value != self._default.get(name, _NONE)
+            name: value
+            for name, value in point.items()
+            if value != value_at(self._raw, self._points.by_name[name].key)
         }
         return Proposal(
             trial_id=f"{index:04d}-{sha256_of_json([parameters, seed])[:8]}",
@@ -296,12 +304,8 @@ class Plan(Sequence[Proposal]):
 
     def _point_at(self, parameters: Mapping[str, Any]) -> Point:
         """Return the point of a configuration that differs from the default in some parameters."""
-        found: Point = {}
-        for parameter in self._points.parents_first:
-            if exists(parameter, found):
-                at_default = value_at(self._raw, parameter.key)
-                found[parameter.name] = parameters.get(parameter.name, at_default)
-        return {p.name: found[p.name] for p in self._points.parameters if p.name in found}
+        at_default = {p.name: value_at(self._raw, p.key) for p in self._points.parameters}
+        return self._points.existing({**at_default, **parameters})
 
     def _point(self, number: int) -> Point:
         strategy = self._space.strategy
@@ -339,7 +343,8 @@ class Plan(Sequence[Proposal]):
         return []
 
 
-_NONE = object()
+DEFAULT_DRAWS = 20
+"""Configurations that random and bayesian make if no number is given."""
 
 MAX_TRIALS = 10_000
 """More trials than this are a mistake, not a study."""
@@ -421,7 +426,9 @@ def _suffix(parameters: Mapping[str, Any]) -> str:
 def _as_name(value: Any) -> str:
     if isinstance(value, list):
         return "-".join(map(str, value))
-    return f"{value:g}" if isinstance(value, float) else str(value).lower()
+    text = f"{value:g}" if isinstance(value, float) else str(value).lower()
+    # Of a model or a file, what cannot stand in a name.
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text)
 
 
 # --- counting -----------------------------------------------------------------------------------
@@ -461,8 +468,9 @@ class UniqueTrainings(NamedTuple):
 def unique_trainings(space: SearchSpace, base: ExperimentConfig) -> UniqueTrainings | None:
     """Count the distinct weights that a space trains, on this machine, with one seed.
 
-    No key of a configuration changes what another one does to the weights, so the number is that
-    of distinct values of each, multiplied. Parameters that hang together by conditions are listed.
+    Most keys of a configuration do not change what another one does to the weights, so the number
+    is that of distinct values of each, multiplied. Parameters that hang together, by conditions, by
+    a law, or as schedule and steps do, are listed together.
 
     Returns:
         None where a parameter has real values, or too many hang together to be listed.
@@ -479,7 +487,7 @@ def unique_trainings(space: SearchSpace, base: ExperimentConfig) -> UniqueTraini
     if not points.is_countable:
         return None
     num_weights = num_trainings = 1
-    for group in points.groups:
+    for group in _tied(points):
         found = _distinct_of_group(group, base)
         if found is None:
             return None
@@ -489,6 +497,26 @@ def unique_trainings(space: SearchSpace, base: ExperimentConfig) -> UniqueTraini
 
 
 _MAX_LISTED = 5_000
+
+_TIES = [
+    *(frozenset(law.keys) for law in LAWS),
+    # Under a schedule that knows its end, a shorter run is no part of a longer one.
+    frozenset({"training_config.schedule", "training_config.max_steps"}),
+]
+
+
+def _tied(points: Points) -> list[list[Parameter]]:
+    """Return the parameters in groups that do not change what each other's values mean."""
+    groups: list[list[Parameter]] = []
+    for group in points.groups:
+        merged = list(group)
+        keys = {p.key for p in group}
+        ties = [tie for tie in _TIES if tie & keys]
+        for other in [g for g in groups if any(tie & {p.key for p in g} for tie in ties)]:
+            groups.remove(other)
+            merged = [*other, *merged]
+        groups.append(merged)
+    return groups
 
 
 def _distinct_of_group(

@@ -141,24 +141,26 @@ def architecture_of(name: str) -> Architecture | None:
 def _of_folder(folder: Path) -> Architecture | None:
     try:
         return _read((folder / "config.json").read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         # What is wrong with a folder is said when the model is loaded.
         return None
 
 
 def _read(raw: bytes) -> Architecture | None:
     settings: Any = json.loads(raw)
-    if not isinstance(settings, dict) or settings.get("model_type") not in _FAMILIES:
+    if not isinstance(settings, dict) or str(settings.get("model_type")) not in _FAMILIES:
         return None
     heads = settings.get("num_attention_heads")
     sizes: dict[str, Any] = {"num_key_value_heads": heads}
     sizes |= {key: settings[key] for key in _SIZES if settings.get(key) is not None}
     if len(sizes) < len(_SIZES) or not all(isinstance(x, int) and x > 0 for x in sizes.values()):
         return None
-    head_dim = settings.get("head_dim")
+    head_dim = settings.get("head_dim") or sizes["hidden_size"] // sizes["num_attention_heads"]
+    if not isinstance(head_dim, int) or head_dim <= 0:
+        return None
     return Architecture(
         model_type=settings["model_type"],
-        head_dim=head_dim if isinstance(head_dim, int) else sizes["hidden_size"] // heads,
+        head_dim=head_dim,
         tie_word_embeddings=bool(settings.get("tie_word_embeddings", False)),
         **sizes,
     )

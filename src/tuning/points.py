@@ -83,13 +83,20 @@ class Parameter:
 
     def holds(self, value: Any) -> bool:
         """Whether a value is one of the parameter's."""
-        if not self.values and self.step is None:
-            return _is_number(value) and self.low <= value <= self.high
+        if not self.values and (self.step is None or self.is_log):
+            is_whole = not self.is_integer or (_is_number(value) and value == int(value))
+            return _is_number(value) and self.low <= value <= self.high and is_whole
         try:
             self.index_of(value)
         except ConfigError:
             return False
         return True
+
+    def own(self, value: Any) -> Any:
+        """Return a value that the parameter holds as the parameter has it: 8, not 8.0."""
+        if self.values:
+            return self.values[self.index_of(value)]
+        return int(value) if self.is_integer else float(value)
 
     def at(self, unit: float) -> Any:
         """Return the value at a place in [0, 1): uniform, or uniform in the logarithm."""
@@ -225,6 +232,36 @@ class Points:
                 found[parameter.name] = parameter.at(places[parameter.name])
         return {p.name: found[p.name] for p in self.parameters if p.name in found}
 
+    def existing(self, values: Mapping[str, Any]) -> Point:
+        """Return the point of a configuration: the values of the parameters that exist in it.
+
+        Args:
+            values: A value for every parameter, whether it is one of its own or not.
+        """
+        found: Point = {}
+        for parameter in self.parents_first:
+            if exists(parameter, found):
+                found[parameter.name] = values[parameter.name]
+        return {p.name: found[p.name] for p in self.parameters if p.name in found}
+
+    def holds(self, point: Mapping[str, Any]) -> bool:
+        """Whether a mapping is a point of this space."""
+        try:
+            self.check(point)
+        except ConfigError:
+            return False
+        return True
+
+    def plain(self, point: Mapping[str, Any]) -> Point:
+        """Return a point with its values as the parameters have them: 8, not 8.0 or numpy's.
+
+        Raises:
+            ConfigError: It is no point of this space.
+        """
+        found = {name: _without_numpy(value) for name, value in point.items()}
+        self.check(found)
+        return {p.name: p.own(found[p.name]) for p in self.parameters if p.name in found}
+
     def check(self, point: Mapping[str, Any]) -> None:
         """Refuse what is no point of this space.
 
@@ -245,6 +282,10 @@ class Points:
                 raise ConfigError(f"{name}: does not exist in this point, its condition is not met")
             if wanted and not parameter.holds(point[name]):
                 raise ConfigError(f"{name}: {shown(point[name])} is none of its values")
+
+
+def _without_numpy(value: Any) -> Any:
+    return value.item() if callable(getattr(value, "item", None)) else value
 
 
 def exists(parameter: Parameter, point: Mapping[str, Any]) -> bool:
@@ -291,7 +332,8 @@ class _Group:
         """Return in how many ways the parameters from number `i` on can be chosen."""
         if i == len(self.parameters):
             return 1
-        state = (i, *(repr(chosen.get(name)) for name in self._relevant[i]))
+        relevant = (name for name in self._relevant[i] if name in chosen)
+        state = (i, *((name, repr(chosen[name])) for name in relevant))
         if state not in self._counts:
             self._counts[state] = self._count_from(i, chosen)
         return self._counts[state]

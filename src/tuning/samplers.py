@@ -113,8 +113,7 @@ def propose(
     for attempt in range(_ATTEMPTS):
         own_seed = int(sha256_of_json([seed, index, attempt])[:8], 16)
         try:
-            point = dict(sampler.propose(points, index, own_seed, seen))
-            points.check(point)
+            point = points.plain(sampler.propose(points, index, own_seed, seen))
         except Exception as error:
             name = type(sampler).__name__
             raise ConfigError(
@@ -122,13 +121,15 @@ def propose(
             ) from error
         if _identity(point) not in taken:
             return point
-    for point in random_points(points, seed):
+    for point in itertools.islice(random_points(points, seed), _MAX_MISSES):
         if _identity(point) not in taken:
             return point
     raise ConfigError(f"all points of the space are used up after {index} proposals")
 
 
 _ATTEMPTS = 10
+_MAX_MISSES = 10_000
+"""Draws without a new point after which there is none."""
 
 
 def draws(space: SearchSpace, points: Points, seed: int, default: Point) -> Iterator[Point]:
@@ -149,12 +150,21 @@ def draws(space: SearchSpace, points: Points, seed: int, default: Point) -> Iter
         yield from _own_draws(sampler_of(space), points, seed, default)
         return
     taken = {_identity(default)}
+    misses = 0
     for point in candidates:
         identity = _identity(point)
         if identity not in taken:
             taken.add(identity)
+            misses = 0
             yield point
-    raise ConfigError(f"all {len(taken)} points of the space are used up")
+        elif (misses := misses + 1) == _MAX_MISSES:
+            break
+    if points.is_countable:
+        raise ConfigError(f"all {points.count} points of the space are used up")
+    raise ConfigError(
+        f"no new point in {_MAX_MISSES:,} draws; real values are drawn with four digits, and those "
+        f"of the space are used up"
+    )
 
 
 def _own_draws(sampler: Sampler, points: Points, seed: int, default: Point) -> Iterator[Point]:

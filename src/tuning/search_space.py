@@ -148,14 +148,6 @@ class SearchSpace(BaseModel):
         default = "tpe" if self.strategy is Strategy.BAYESIAN else "uniform"
         return self.sampler or default
 
-    @property
-    def trials_to_draw(self) -> int:
-        """Configurations that random and bayesian make beside the default."""
-        if self.num_trials is not None:
-            return self.num_trials
-        points = self.points()
-        return min(20, points.count) if points.is_countable else 20
-
     def points(self) -> Points:
         """Return the points of a space that breaks no law."""
         return Points(parameters_of(self))
@@ -175,7 +167,7 @@ def parameters_of(space: SearchSpace) -> tuple[Parameter, ...]:
                 name=_canonical(key),
                 key=key,
                 values=legal,
-                conditions=_conditions(space, name),
+                conditions=_conditions(space, key),
             )
         )
     for name, given in space.ranges.items():
@@ -193,7 +185,7 @@ def parameters_of(space: SearchSpace) -> tuple[Parameter, ...]:
                 is_log=given.scale == "log",
                 step=step,
                 is_integer=is_integer,
-                conditions=_conditions(space, name),
+                conditions=_conditions(space, key),
             )
         )
     return tuple(made)
@@ -204,13 +196,27 @@ def _canonical(key: str) -> str:
     return FLAT_OF.get(key, key)
 
 
-def _conditions(space: SearchSpace, child: str) -> tuple[Condition, ...]:
+def _conditions(space: SearchSpace, key: str) -> tuple[Condition, ...]:
     return tuple(
         Condition(
-            parent=_canonical(key_of(parent)), values=tuple(legal_values(parent, as_list(wanted)))
+            parent=_canonical(key_of(parent)),
+            values=tuple(legal_values(parent, as_list(wanted))),
         )
-        for parent, wanted in space.conditions.get(child, {}).items()
+        for child, parents in space.conditions.items()
+        if key_of(child) == key
+        for parent, wanted in parents.items()
     )
+
+
+def written_names(space: SearchSpace) -> dict[str, str]:
+    """Return how a space writes each parameter, by its dotted key; unknown ones by themselves."""
+    found = {}
+    for name in (*space.candidates, *space.ranges):
+        try:
+            found[key_of(name)] = name
+        except ConfigError:
+            found[name] = name
+    return found
 
 
 def as_list(value: Any) -> list[Any]:

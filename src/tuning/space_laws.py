@@ -5,9 +5,9 @@ What is legal for a configuration is asked of its schema; no rule is written her
 
 from __future__ import annotations
 
+import dataclasses
 import graphlib
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -27,7 +27,7 @@ from tuning.config import (
 )
 from tuning.documents import Key, dotted
 from tuning.errors import ConfigError, nearest, shown
-from tuning.points import Condition, Parameter, Point, Points, exists
+from tuning.points import Parameter, Point, Points, exists
 from tuning.search_space import (
     CANDIDATES,
     RANGES,
@@ -39,6 +39,7 @@ from tuning.search_space import (
     as_list,
     legal_values,
     parameters_of,
+    written_names,
 )
 
 Broken = tuple[Key, str]
@@ -60,20 +61,25 @@ def check_space(
     """
     found = list(_broken(space))
     sound = _sound_part(space, found)
+    lines: list[str] = []
+    try:
+        own = base or _own_experiment(space, place)
+    except ConfigError as error:
+        lines = str(error).splitlines()
+    else:
+        raw = own.model_dump(mode="json")
+        found += [] if found else _broken_strategy(space, raw)
+        found += _broken_combinations(sound, raw)
+    for key, laws in found:
+        head = f"{place(key)}: {dotted(key)}" if place else dotted(key)
+        lines += [f"{head}: {law}" for law in laws.splitlines()]
+    if lines:
+        raise ConfigError("\n".join(lines))
+
+
+def _own_experiment(space: SearchSpace, place: Place | None) -> ExperimentConfig:
     raw = {**space.experiment, "experiment_name": "space"}
-    own = base or build(raw, lambda key: place(("experiment", *key)) if place else "experiment")
-    if not found:
-        found += _broken_strategy(space, own)
-    found += _broken_combinations(sound, own)
-    if found:
-        heads = (f"{place(key)}: {dotted(key)}" if place else dotted(key) for key, _ in found)
-        raise ConfigError(
-            "\n".join(
-                f"{head}: {law}"
-                for head, (_, laws) in zip(heads, found, strict=True)
-                for law in laws.splitlines()
-            )
-        )
+    return build(raw, lambda key: place(("experiment", *key)) if place else "experiment")
 
 
 def _sound_part(space: SearchSpace, found: Sequence[Broken]) -> SearchSpace:
@@ -88,10 +94,15 @@ def _sound_part(space: SearchSpace, found: Sequence[Broken]) -> SearchSpace:
             "conditions": {
                 child: parents
                 for child, parents in space.conditions.items()
-                if has_conditions and child in left and left.issuperset(parents)
+                if has_conditions and _are_among(left, child, *parents)
             },
         }
     )
+
+
+def _are_among(names: set[str], *wanted: str) -> bool:
+    keys = {key_of(name) for name in names}
+    return all(key_of(name) in keys for name in wanted)
 
 
 def _broken(space: SearchSpace) -> Iterator[Broken]:
@@ -169,6 +180,9 @@ def _broken_step(place: Key, given: Range, kind: str) -> Iterator[Broken]:
         what = "a whole number above 0" if kind == "integer" else "above 0"
         yield (*place, "step"), f"must be {what}, got {step}"
         return
+    if (given.high - given.low) / step > _MAX_VALUES:
+        yield (*place, "step"), f"makes more than {_MAX_VALUES:,} values, got {step}"
+        return
     low, high, width = (Decimal(repr(x)) for x in (given.low, given.high, step))
     times, rest = divmod(high - low, width)
     if rest:
@@ -180,34 +194,47 @@ def _broken_step(place: Key, given: Range, kind: str) -> Iterator[Broken]:
         )
 
 
+_MAX_VALUES = 10**9
+
+
 def _broken_conditions(space: SearchSpace) -> Iterator[Broken]:
     graph: dict[str, list[str]] = {}
-    names = {*space.candidates, *space.ranges}
+    names = written_names(space)
     for child, parents in space.conditions.items():
         place: Key = ("conditions", child)
-        if child not in names:
-            yield place, f"is no parameter of the space; {nearest(child, names)}"
+        if _key(child) not in names:
+            yield place, f"is no parameter of the space; {nearest(child, names.values())}"
         if not parents:
             yield place, "needs at least one parent"
         for parent, wanted in parents.items():
-            graph.setdefault(child, []).append(parent)
-            yield from _broken_condition((*place, parent), space, parent, wanted)
+            graph.setdefault(_key(child), []).append(_key(parent))
+            written = names.get(_key(parent), parent)
+            yield from _broken_condition((*place, parent), space, written, wanted)
     try:
         graphlib.TopologicalSorter(graph).prepare()
     except graphlib.CycleError as error:
-        circle = " -> ".join(map(str, error.args[1]))
+        circle = " -> ".join(names.get(key, key) for key in error.args[1])
         yield ("conditions",), f"lead back to themselves: {circle}"
 
 
+def _key(name: str) -> str:
+    try:
+        return key_of(name)
+    except ConfigError:
+        return name
+
+
 def _broken_condition(place: Key, space: SearchSpace, parent: str, wanted: Any) -> Iterator[Broken]:
+    if parent in space.ranges:
+        yield place, f"has a range; a condition needs its values listed in {CANDIDATES}"
+        return
     if parent not in space.candidates:
-        hint = (
-            f"; it has a range, list its values in {CANDIDATES}" if parent in space.ranges else ""
-        )
         known = nearest(parent, space.candidates)
-        yield place, f"is no parameter with candidates{hint or f'; {known}'}"
+        yield place, f"is no parameter with candidates; {known}"
         return
     values = legal_values(parent, space.candidates[parent])
+    if not as_list(wanted):
+        yield place, f"needs at least one value of {parent}"
     for value in as_list(wanted):
         legal = legal_values(parent, [value])
         if not legal or legal[0] not in values:
@@ -218,110 +245,138 @@ def _broken_condition(place: Key, space: SearchSpace, parent: str, wanted: Any) 
             )
 
 
-def _broken_strategy(space: SearchSpace, base: ExperimentConfig) -> Iterator[Broken]:
+# --- strategy and sampler -----------------------------------------------------------------------
+
+
+def _broken_strategy(space: SearchSpace, raw: Mapping[str, Any]) -> Iterator[Broken]:
     points = Points(parameters_of(space))
-    if not space.strategy.draws:
-        for parameter in points.parameters:
-            if parameter.num_values is None:
-                yield (
-                    (RANGES, parameter.name),
-                    f"{space.strategy} needs values that can be counted: give a step or candidates",
-                )
-        if space.num_trials is not None:
-            yield (
-                ("num_trials",),
-                f"belongs to random and bayesian; {space.strategy} makes what its values make",
-            )
-        if space.sampler is not None:
-            yield ("sampler",), f"belongs to random and bayesian, got strategy {space.strategy}"
-    elif points.is_countable and (space.num_trials or 1) > points.count:
-        yield ("num_trials",), f"must be at most the {points.count} points, got {space.num_trials}"
+    at_base = {p.name: value_at(raw, p.key) for p in points.parameters}
+    if space.strategy.draws:
+        yield from _broken_number(space, points, at_base)
+        yield from _broken_sampler(space)
+    else:
+        yield from _broken_list(space, points)
     if space.strategy is Strategy.ONE_AT_A_TIME:
-        raw = base.model_dump(mode="json")
-        at_base = {p.name: value_at(raw, p.key) for p in points.parameters}
         for parameter in points.parameters:
             if not exists(parameter, at_base):
                 yield (
-                    ("conditions", parameter.name),
+                    ("conditions", _written_condition(space, parameter.key)),
                     "is not met by the default configuration, which one_at_a_time varies",
                 )
-    yield from _broken_sampler(space)
-
-
-def _broken_sampler(space: SearchSpace) -> Iterator[Broken]:
-    if not space.strategy.draws:
-        return
-    name = space.sampler_name
-    ours = SAMPLERS_OF[space.strategy]
-    if name in SAMPLERS:
-        if name not in ours:
-            yield ("sampler",), f"{space.strategy} takes {' or '.join(ours)}, got {name}"
-            return
-        try:
-            SAMPLERS[name].model_validate(space.sampler_arguments)
-        except ValidationError as error:
-            known = SAMPLERS[name].model_fields
-            for e in error.errors():
-                law = law_of_error(e)
-                if e["type"] == "extra_forbidden":
-                    law = f"no such argument of {name}; {nearest(str(e['loc'][-1]), known)}"
-                yield ("sampler_arguments", *e["loc"]), law
     if len(space.objectives) != len(set(space.objectives)):
         yield ("objectives",), "must differ"
 
 
-def _broken_combinations(space: SearchSpace, base: ExperimentConfig) -> Iterator[Broken]:
+def _written_condition(space: SearchSpace, key: str) -> str:
+    return next(child for child in space.conditions if key_of(child) == key)
+
+
+def _broken_list(space: SearchSpace, points: Points) -> Iterator[Broken]:
+    """Yield what a strategy that makes all its values cannot have."""
+    for parameter in points.parameters:
+        if parameter.num_values is None:
+            yield (
+                (RANGES, written_names(space)[parameter.key]),
+                f"{space.strategy} needs values that can be counted: give a step or candidates",
+            )
+    for name in ("num_trials", "sampler", "sampler_arguments"):
+        if getattr(space, name):
+            yield (
+                (name,),
+                f"belongs to random and bayesian; {space.strategy} makes what its values make",
+            )
+
+
+def _broken_number(
+    space: SearchSpace, points: Points, at_base: Mapping[str, Any]
+) -> Iterator[Broken]:
+    if not points.is_countable:
+        return
+    left = points.count - points.holds(points.existing(at_base))
+    if (space.num_trials or 1) > left:
+        yield (
+            ("num_trials",),
+            f"must be at most the {left} points beside the default, got {space.num_trials or 1}",
+        )
+
+
+def _broken_sampler(space: SearchSpace) -> Iterator[Broken]:
+    name = space.sampler_name
+    ours = SAMPLERS_OF[space.strategy]
+    if name not in SAMPLERS:
+        return
+    if name not in ours:
+        yield ("sampler",), f"{space.strategy} takes {' or '.join(ours)}, got {name}"
+        return
+    try:
+        SAMPLERS[name].model_validate(space.sampler_arguments)
+    except ValidationError as error:
+        known = SAMPLERS[name].model_fields
+        for e in error.errors():
+            law = law_of_error(e)
+            if e["type"] == "extra_forbidden":
+                law = f"no such argument of {name}; {nearest(str(e['loc'][-1]), known)}"
+            yield ("sampler_arguments", *e["loc"]), law
+
+
+# --- combinations -------------------------------------------------------------------------------
+
+
+def _broken_combinations(space: SearchSpace, raw: Mapping[str, Any]) -> Iterator[Broken]:
     """Yield combinations of values that are legal by themselves and together break a law."""
     parameters = parameters_of(space)
     for law in LAWS:
         involved = [p for p in parameters if p.key in law.keys]
         if not involved:
             continue
-        broken = list(_broken_points(law, involved, space, base))
+        broken = _broken_points(law, involved, parameters, space.strategy, raw)
         if broken:
-            point, message = broken[0]
+            named, message = next(iter(broken.items()))
             more = f" (and {len(broken) - 1} more such)" if len(broken) > 1 else ""
-            named = ", ".join(f"{name}={value}" for name, value in point.items())
-            yield _place_of(space, involved[0].key), f"{named}: {message}{more}"
+            yield _place_of(space, involved[0].key), f"{named}{message}{more}"
 
 
 def _place_of(space: SearchSpace, key: str) -> Key:
     """Return where a space writes the parameter of a dotted key."""
-    places = [(CANDIDATES, name) for name in space.candidates]
-    places += [(RANGES, name) for name in space.ranges]
-    return next(place for place in places if key_of(place[1]) == key)
+    name = written_names(space)[key]
+    return (CANDIDATES if name in space.candidates else RANGES, name)
 
 
 def _broken_points(
-    law: Law, involved: Sequence[Parameter], space: SearchSpace, base: ExperimentConfig
-) -> Iterator[tuple[Point, str]]:
-    raw = base.model_dump(mode="json")
+    law: Law,
+    involved: Sequence[Parameter],
+    parameters: Sequence[Parameter],
+    strategy: Strategy,
+    raw: Mapping[str, Any],
+) -> dict[str, str]:
+    """Return what is wrong with each combination of the involved parameters that breaks a law."""
     at_base = {key: value_at(raw, key) for key in law.keys}
-    for point in _combinations(involved, space.strategy):
-        values = at_base | {p.key: point[p.name] for p in involved if p.name in point}
-        message = law.broken_by(*(values[key] for key in law.keys))
+    found = {}
+    for point in _combinations(involved, parameters, strategy):
+        own = {p.key: point[p.name] for p in involved if p.name in point}
+        message = law.broken_by(*({**at_base, **own}[key] for key in law.keys))
         if message is not None:
-            yield point, message
+            named = ", ".join(f"{p.name}={point[p.name]}" for p in involved if p.name in point)
+            found[f"{named}: " if named else ""] = message
+    return found
 
 
-def _combinations(involved: Sequence[Parameter], strategy: Strategy) -> Iterator[Point]:
-    """Yield the points that could break a law first: candidates, and ends of ranges."""
+def _combinations(
+    involved: Sequence[Parameter], parameters: Sequence[Parameter], strategy: Strategy
+) -> Iterator[Point]:
+    """Yield the points that could break a law first: candidates, and ends of ranges.
+
+    A parameter that does not exist in a point stays at the default there, so what the involved ones
+    depend on is varied with them.
+    """
     if strategy is Strategy.ONE_AT_A_TIME:
         for parameter in involved:
             for value in parameter.ends:
                 yield {parameter.name: value}
         return
-    names = {p.name for p in involved}
-    for values in itertools.product(*(p.ends for p in involved)):
-        point = {p.name: value for p, value in zip(involved, values, strict=True)}
-        # A condition on a parameter that the law does not speak of can be met.
-        if all(
-            c.parent not in names or exists(_with_only(p, c), point)
-            for p in involved
-            for c in p.conditions
-        ):
-            yield point
-
-
-def _with_only(parameter: Parameter, condition: Condition) -> Parameter:
-    return Parameter(name=parameter.name, key=parameter.key, conditions=(condition,))
+    by_name = {p.name: p for p in parameters}
+    wanted = list(involved)
+    for parameter in wanted:
+        parents = (by_name[c.parent] for c in parameter.conditions)
+        wanted += [parent for parent in parents if parent not in wanted]
+    yield from Points([dataclasses.replace(p, values=p.ends) for p in wanted])

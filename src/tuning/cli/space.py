@@ -58,13 +58,14 @@ def show(
 
     Example: tuning space show bayesian
     """
-    from tuning.grid import load_space
+    from tuning.grid import load_space, size_of
 
     loaded = load_space(space, [config_dir])
     if as_json:
         typer.echo(json.dumps(loaded.model_dump(mode="json", by_alias=True)))
         return
-    draws = f", {loaded.trials_to_draw} draws by {loaded.sampler_name}"
+    size = size_of(loaded, _base(loaded, space, []))
+    draws = f", {size.num_trials} trials, drawn by {loaded.sampler_name}"
     typer.echo(f"{loaded.strategy}{draws if loaded.strategy.draws else ''}")
     for parameter in loaded.points().parameters:
         typer.echo(f"  {parameter.name:24} {_values(parameter)}{_conditions(parameter)}")
