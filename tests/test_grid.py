@@ -222,7 +222,9 @@ def test_a_space_that_does_not_exist_names_those_that_do() -> None:
 
 def test_a_broken_experiment_of_a_space_is_one_clear_error(tmp_path: Path) -> None:
     name = written(tmp_path, "HPARAM_CANDIDATES: {lora_r: [4]}\nexperiment: {lora_config: {r: 0}}")
-    with pytest.raises(ConfigError, match=f"{name}, line 2: lora_config.r: must be .* got 0"):
+    with pytest.raises(
+        ConfigError, match=f"{name}, line 2: experiment.lora_config.r: must be .* got 0"
+    ):
         load_space(name)
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from hydra import compose, initialize
@@ -20,9 +21,9 @@ from hydra.core.default_element import ResultDefault
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.core.plugins import Plugins
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSource
 from hydra.types import RunMode
 from omegaconf import OmegaConf
@@ -30,13 +31,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from tuning.config import FLAT_NAMES, KEYS, ExperimentConfig, build
 from tuning.documents import SUFFIXES, Document, Key, read_document
-from tuning.errors import ConfigError, NotFoundError, UserError, nearest, shown
+from tuning.errors import ConfigError, nearest, shown
+from tuning.inheritance import SPACES, Inheritance, choices, document_at, found, group_names
 from tuning.paths import checked_name, shipped_config_dir
 
-SPACES = "search_spaces"
-"""The folder that is no group of experiments."""
-
-_PRIMARY = "primary"
+_PRIMARY = "tuning_primary"
 
 
 class _CheckedSource(ConfigSource):
@@ -47,10 +46,10 @@ class _CheckedSource(ConfigSource):
         return "tuning"
 
     def load_config(self, config_path: str) -> ConfigResult:
-        path = _file(Path(self.path), config_path)
+        path = found([Path(self.path)], config_path)
         if path is None:
             raise ConfigLoadError(f"{config_path} is not in {self.path}")
-        document = _document(path, _stamp(path))
+        document = document_at(path)
         return ConfigResult(
             provider=self.provider,
             path=self.full_path(),
@@ -65,30 +64,10 @@ class _CheckedSource(ConfigSource):
         return config_path != SPACES and (Path(self.path) / config_path).is_dir()
 
     def is_config(self, config_path: str) -> bool:
-        return _file(Path(self.path), config_path) is not None
+        return found([Path(self.path)], config_path) is not None
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
-        folder = Path(self.path) / config_path
-        return sorted({path.stem for path in folder.iterdir() if path.suffix in SUFFIXES})
-
-
-def _file(folder: Path, config_path: str) -> Path | None:
-    """Return the file of a configuration in one folder; none outside it is found."""
-    if ".." in PurePosixPath(config_path).parts:
-        return None
-    bare = config_path.removesuffix(".yaml")
-    candidates = (folder / f"{bare}{suffix}" for suffix in SUFFIXES)
-    return next((path for path in candidates if path.is_file()), None)
-
-
-@functools.lru_cache(maxsize=256)
-def _document(path: Path, stamp: tuple[int, int]) -> Document:
-    return read_document(path)
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    status = path.stat()
-    return status.st_mtime_ns, status.st_size
+        return choices([Path(self.path)], config_path)
 
 
 Plugins.instance().register(_CheckedSource)
@@ -125,8 +104,7 @@ class Composition:
     def origin(self, key: Key) -> Origin:
         """Return what set a key: the last override that did, else the last file."""
         for value in reversed(self.value_overrides):
-            depth = min(len(value.key), len(key))
-            if value.key[:depth] == key[:depth]:
+            if value.sets(key):
                 return Origin(f"override {shown(value.text)}")
         for length in range(len(key), 0, -1):
             for document, package in reversed(self._layers):
@@ -148,16 +126,12 @@ class Composition:
         package = tuple(default.package.split(".")) if default.package else ()
         if default.primary:
             return self.primary, package
-        found = _found(self.folders, default.config_path or "")
-        return (_document(found, _stamp(found)), package) if found is not None else None
+        path = found(self.folders, default.config_path or "")
+        return (document_at(path), package) if path is not None else None
 
 
 def _below(package: Key, key: Key) -> Key | None:
     return key[len(package) :] if key[: len(package)] == package else None
-
-
-def _found(folders: Sequence[Path], config_path: str) -> Path | None:
-    return next((f for folder in folders if (f := _file(folder, config_path))), None)
 
 
 class _Value(NamedTuple):
@@ -168,6 +142,20 @@ class _Value(NamedTuple):
     key: Key
     hydra: str
     """As Hydra takes it, whether or not the key is there already."""
+    value: Any
+
+    def sets(self, key: Key) -> bool:
+        """Whether the override gives this key, or a part of it, its value."""
+        depth = min(len(self.key), len(key))
+        if self.key[:depth] != key[:depth]:
+            return False
+        inner = self.value
+        for part in key[depth:]:
+            if not isinstance(inner, dict) or part not in inner:
+                # A text is no section, so all below it is of the override too.
+                return not isinstance(inner, dict)
+            inner = inner[part]
+        return True
 
 
 # --- composing --------------------------------------------------------------------------------
@@ -194,21 +182,20 @@ def compose_document(
     """
     folders = _folders([*([beside] if beside is not None else []), *config_dirs])
     groups, values = _sorted_overrides(overrides, folders)
+    inheritance = Inheritance(folders, groups)
+    inheritance.follow(primary)
+    # A choice that some file makes is replaced; else the group is laid on top.
     group_overrides = tuple(
-        _group_override(primary, name, choice) for name, choice in groups.items()
+        f"{'' if group in inheritance.chosen else '+'}{group}={_quoted(choice)}"
+        for group, choice in groups.items()
     )
     with _hydra(primary.data, folders) as search_path:
         every = [search_path, *group_overrides, *(value.hydra for value in values)]
         try:
             composed = compose(_PRIMARY, overrides=every)
-        except MissingConfigException as error:
-            raise _missing(primary, error, folders) from error
-        except RecursionError as error:
-            raise ConfigError(_cycle(primary, folders)) from error
         except (HydraException, OmegaConfBaseException, ValueError, TypeError) as error:
-            if isinstance(error, UserError):
-                raise
-            raise ConfigError(f"{primary.name}: cannot be composed: {_first(error)}") from error
+            reason = inheritance.conflict() or f"{primary.name}: cannot be composed: {_says(error)}"
+            raise ConfigError(reason) from error
     data = OmegaConf.to_container(composed, resolve=False)
     assert isinstance(data, dict)
     return Composition(
@@ -228,24 +215,33 @@ def _folders(own: Sequence[Path]) -> tuple[Path, ...]:
 
 @contextlib.contextmanager
 def _hydra(primary: Mapping[str, Any], folders: Sequence[Path]) -> Iterator[str]:
-    """Have Hydra know a primary configuration; yields the override that names our folders."""
-    with initialize(config_path=None, job_name="tuning", version_base="1.3"):
-        ConfigStore.instance().store(_PRIMARY, OmegaConf.create(dict(primary)))
-        try:
-            quoted = ",".join(_quoted(f"{_CheckedSource.scheme()}://{f}") for f in folders)
-            yield f"hydra.searchpath=[{quoted}]"
-        finally:
-            ConfigStore.instance().repo.pop(f"{_PRIMARY}.yaml", None)
+    """Have Hydra know a primary configuration; yields the override that names our folders.
+
+    What another program in this process has told Hydra is as before afterwards.
+    """
+    singleton = GlobalHydra.instance()
+    outer, singleton.hydra = singleton.hydra, None
+    stored = ConfigStore.instance().repo
+    try:
+        with warnings.catch_warnings(), initialize(None, job_name="tuning", version_base="1.3"):
+            # That a file does not say where it stands itself is no mistake: it comes last.
+            warnings.simplefilter("ignore", UserWarning)
+            ConfigStore.instance().store(_PRIMARY, OmegaConf.create(dict(primary)))
+            paths = ",".join(_quoted(f"{_CheckedSource.scheme()}://{f}") for f in folders)
+            yield f"hydra.searchpath=[{paths}]"
+    finally:
+        stored.pop(f"{_PRIMARY}.yaml", None)
+        # Hydra puts another object into the place of its singleton.
+        GlobalHydra.instance().hydra = outer
 
 
 def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
+    quoted: str = QuotedString(text, Quote.single).with_quotes()
+    return quoted
 
 
-def _first(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+def _says(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 # --- overrides --------------------------------------------------------------------------------
@@ -257,6 +253,7 @@ def _sorted_overrides(
     """Return the overrides of groups, the last of each, and those of values."""
     groups: dict[str, str] = {}
     values = []
+    names = group_names(folders)
     for text in overrides:
         key, separator, value = text.partition("=")
         key = key.strip().lstrip("+")
@@ -267,23 +264,23 @@ def _sorted_overrides(
             raise ConfigError(
                 f"override {shown(text)}: interpolations such as ${{...}} are not resolved"
             )
-        if key in group_names(folders):
-            groups[key] = checked_name(value, key)
+        if key in names and key not in _NO_GROUPS:
+            # The last choice of a group counts, and lies on top of groups named before.
+            groups.pop(key, None)
+            groups[key] = checked_name(value.strip(), key)
         else:
-            values.append(_value_override(text, key, value, folders))
+            values.append(_value_override(text, key, value, names))
     return groups, values
 
 
-def group_names(folders: Sequence[Path]) -> list[str]:
-    """Return the folders that hold partial configurations."""
-    found = {path.name for f in folders for path in f.iterdir() if path.is_dir()} - {SPACES}
-    return sorted(name for name in found if not name.startswith((".", "_")))
+_NO_GROUPS = {*ExperimentConfig.model_fields, *FLAT_NAMES}
+"""A folder of such a name is no group: its key is what an override means."""
 
 
-def _value_override(text: str, key: str, value: str, folders: Sequence[Path]) -> _Value:
+def _value_override(text: str, key: str, value: str, groups: Sequence[str]) -> _Value:
     whole = FLAT_NAMES.get(key, key)
-    if "." not in whole and whole not in ExperimentConfig.model_fields:
-        known = [*FLAT_NAMES, *ExperimentConfig.model_fields, *group_names(folders), *KEYS]
+    if whole.split(".")[0] not in ExperimentConfig.model_fields:
+        known = [*FLAT_NAMES, *ExperimentConfig.model_fields, *groups, *KEYS]
         raise ConfigError(f"{key}: no such hyperparameter, key or group; {nearest(key, known)}")
     hydra = f"++{whole}={value}"
     parsed = _parsed(text, hydra)
@@ -292,90 +289,18 @@ def _value_override(text: str, key: str, value: str, folders: Sequence[Path]) ->
             f"override {shown(text)} names several values; to search over them put "
             f"{key}: [{value}] into HPARAM_CANDIDATES of a search space"
         )
-    return _Value(text, tuple(whole.split(".")), hydra)
+    return _Value(text, tuple(whole.split(".")), hydra, parsed.value())
 
 
 def _parsed(text: str, hydra: str) -> Override:
     try:
         return OverridesParser.create().parse_override(hydra)
     except (HydraException, ValueError, RecursionError) as error:
+        reason = _says(error).partition(" See https")[0]
         raise ConfigError(
-            f"override {shown(text)} cannot be read: {_first(error)}; "
+            f"override {shown(text)} cannot be read: {reason}; "
             f"put a value with special characters into quotes: {text.partition('=')[0]}=\"'...'\""
         ) from error
-
-
-def _group_override(primary: Document, group: str, choice: str) -> str:
-    """Replace the choice of a document that inherits from the group; else lay it on top."""
-    inherits = primary.data.get("defaults")
-    chosen = isinstance(inherits, list) and any(
-        isinstance(entry, dict) and group in (key.split()[-1].strip("/") for key in entry)
-        for entry in inherits
-    )
-    return f"{'' if chosen else '+'}{group}={choice}"
-
-
-# --- what can be wrong with inheritance ----------------------------------------------------------
-
-
-def _missing(
-    primary: Document, error: MissingConfigException, folders: Sequence[Path]
-) -> NotFoundError:
-    wanted = str(error.missing_cfg_file or "").strip("/")
-    group, _, name = wanted.rpartition("/")
-    known = sorted(
-        {
-            path.stem
-            for folder in folders
-            if (folder / group).is_dir()
-            for path in (folder / group).iterdir()
-            if path.suffix in SUFFIXES
-        }
-    )
-    what = f"{group}={name}" if group else name
-    return NotFoundError(
-        f"{primary.place(('defaults',))}: {what}: no such configuration; {nearest(name, known)}"
-    )
-
-
-def _cycle(primary: Document, folders: Sequence[Path]) -> str:
-    """Say through which files the inheritance leads back to where it came from."""
-    trail: list[str] = []
-
-    def walk(document: Document, group: str) -> bool:
-        if document.name in trail:
-            trail.append(document.name)
-            return True
-        trail.append(document.name)
-        for child in _inherited(document, group):
-            found = _found(folders, child)
-            if found is not None:
-                below = str(PurePosixPath(child).parent).removeprefix(".")
-                if walk(_document(found, _stamp(found)), below):
-                    return True
-        trail.pop()
-        return False
-
-    return (
-        f"{primary.place(('defaults',))}: defaults lead back to themselves: {' -> '.join(trail)}"
-        if walk(primary, "")
-        else f"{primary.name}: inherits through too many files"
-    )
-
-
-def _inherited(document: Document, group: str) -> Iterator[str]:
-    entries = document.data.get("defaults")
-    for entry in entries if isinstance(entries, list) else []:
-        if isinstance(entry, str) and entry != "_self_":
-            parts = [("", entry)]
-        elif isinstance(entry, dict):
-            parts = [(key.split()[-1], str(value)) for key, value in entry.items()]
-        else:
-            parts = []
-        for key, name in parts:
-            path = f"{key}/{name}" if key else name
-            relative = f"{group}/{path}" if group else path
-            yield path.lstrip("/") if path.startswith("/") else relative
 
 
 # --- experiments --------------------------------------------------------------------------------

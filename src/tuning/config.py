@@ -30,7 +30,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError, PydanticUndefined
 
 from tuning import documents, files
-from tuning.documents import Key, dotted
+from tuning.documents import MISSING, Key, dotted
 from tuning.errors import ConfigError, nearest, shown
 from tuning.known_models import architecture_of
 from tuning.paths import DEFAULT_CONFIG_DIR, checked_name
@@ -70,9 +70,6 @@ def _plain(value: str) -> str:
         raise ValueError(f"must be given: {MISSING} leaves it open")
     return value
 
-
-MISSING = "???"
-"""Hydra's sign for a value that a file leaves to those who use it."""
 
 Number = Annotated[float, BeforeValidator(number_of), Field(allow_inf_nan=False)]
 Rate = Annotated[Number, Field(ge=0, le=1)]
@@ -427,6 +424,13 @@ def field_value(key: str, value: Any) -> Any:
         raise ConfigError("\n".join(f"{key}: {law_of_error(e)}" for e in error.errors())) from error
 
 
+def _bound(key: str, constraint: str, keyword: str) -> int | float | None:
+    """Return a bound of a key's values: the schema has it, or the constraint that it lost it to."""
+    held = (getattr(meta, constraint, None) for meta in KEYS[key].metadata)
+    found = next((bound for bound in held if bound is not None), _schema(key).get(keyword))
+    return found if found is None or isinstance(found, int) else float(found)
+
+
 class KeyDoc(NamedTuple):
     """What a person needs to know of a key."""
 
@@ -469,10 +473,10 @@ def _law_in_words(key: str) -> str:
     kind = _schema(key)
     if "enum" in kind:
         return ", ".join(map(str, kind["enum"]))
-    low, high = kind.get("minimum"), kind.get("maximum")
-    above, below = kind.get("exclusiveMinimum"), kind.get("exclusiveMaximum")
-    left = f"[{low:g}" if low is not None else f"({above:g}" if above is not None else "("
-    right = f"{high:g}]" if high is not None else f"{below:g})" if below is not None else ")"
+    low, high = _bound(key, "ge", "minimum"), _bound(key, "le", "maximum")
+    above, below = _bound(key, "gt", "exclusiveMinimum"), _bound(key, "lt", "exclusiveMaximum")
+    left = f"[{low}" if low is not None else f"({above}" if above is not None else "("
+    right = f"{high}]" if high is not None else f"{below})" if below is not None else ")"
     bounds = f" in {left}, {right}" if (left, right) != ("(", ")") else ""
     names = {"boolean": "true or false", "string": "text", "array": "list of text"}
     return names.get(kind["type"], str(kind["type"])) + bounds
@@ -484,12 +488,13 @@ Place = Callable[[Key], str]
 """Says where a key was written: file and line, an override, or another origin."""
 
 
-def build(raw: Mapping[str, Any], source: str | Place) -> ExperimentConfig:
+def build(raw: Mapping[str, Any], source: str | Place, within: Key = ()) -> ExperimentConfig:
     """Validate a nested mapping.
 
     Args:
         raw: Sections and keys, as in a file.
         source: File or other origin, for messages; or where each key was written.
+        within: The key of a file that the mapping hangs off, for messages.
 
     Raises:
         ConfigError: All broken laws together, a line each.
@@ -498,8 +503,9 @@ def build(raw: Mapping[str, Any], source: str | Place) -> ExperimentConfig:
         return ExperimentConfig.model_validate(dict(raw))
     except ValidationError as error:
         place = source if callable(source) else _same_place(source)
-        broken = [_explain(e, place) for e in error.errors() if e["type"] != "law"]
-        broken += [f"{place(key)}: {dotted(key)}: {law}" for key, law in _broken_laws(raw)]
+        broken = [_explain(e, place, within) for e in error.errors() if e["type"] != "law"]
+        for key, law in _broken_laws(raw):
+            broken.append(f"{place((*within, *key))}: {dotted((*within, *key))}: {law}")
         raise ConfigError("\n".join(dict.fromkeys(broken))) from error
 
 
@@ -507,9 +513,10 @@ def _same_place(source: str) -> Place:
     return lambda key: source
 
 
-def _explain(error: Any, place: Place) -> str:
+def _explain(error: Any, place: Place, within: Key) -> str:
     location = error["loc"]
-    head = f"{place(location)}: {dotted(location)}: "
+    written = (*within, *location)
+    head = f"{place(written)}: {dotted(written)}: "
     if error["type"] == "extra_forbidden":
         return f"{head}no such key; {_hint(str(location[-1]), location[:-1])}"
     return head + law_of_error(error)
@@ -533,10 +540,19 @@ def law_of_error(error: Any) -> str:
         return "must be given"
     if error["type"] == "int_type" and isinstance(error["input"], float):
         return f"must be an integer, written without point or exponent, got {error['input']!r}"
-    law = _SHOULD.sub("must ", law).partition(" after validation")[0]
-    law = law.replace("be a valid i", "be an i").replace("be a valid ", "be a ")
+    law = _SHOULD.sub("must ", law).partition(" after validation")[0].partition(" or instance")[0]
+    for theirs, ours in _WORDS.items():
+        law = law.replace(theirs, ours)
     return f"{law[0].lower()}{law[1:]}, got {shown(error['input'])}"
 
+
+_WORDS = {
+    "be a valid i": "be an i",
+    "be a valid ": "be a ",
+    "dictionary": "mapping",
+    "tuple": "list",
+}
+"""What pydantic says in words of Python, and what a file's author calls it."""
 
 _SHOULD = re.compile(r"^[A-Z][a-z]+ should ")
 

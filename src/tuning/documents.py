@@ -8,6 +8,7 @@ from the environment into a configuration.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,12 +17,16 @@ from typing import Any
 
 import yaml
 
-from tuning.errors import ConfigError, NotFoundError, nearest, shown
+from tuning.errors import ConfigError, NotFoundError, UserError, nearest, shown
 from tuning.files import RepeatedKeyError, unique_keys
+
+MISSING = "???"
+"""Hydra's sign for a value that a file leaves to those who use it."""
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 32
 MAX_VALUES = 100_000
+_TOO_DEEP = f"nested more than {MAX_DEPTH} levels deep"
 
 Key = tuple[str | int, ...]
 """Where a value stands: the keys and list indexes that lead to it."""
@@ -49,8 +54,12 @@ class Document:
 
 # --- what YAML means here -----------------------------------------------------------------------
 
-_FLOAT = re.compile(r"[-+]?(?:[0-9][0-9_]*)(?:\.[0-9_]*)?[eE][-+]?[0-9]+")
-"""What YAML 1.1 takes for text and everyone else for a number: 1e-4."""
+_INT = re.compile(r"[-+]?(?:0|[1-9][0-9_]*|0x[0-9a-fA-F_]+)$")
+_FLOAT = re.compile(
+    r"[-+]?(?:[0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*|[0-9][0-9_]*(?=[eE]))(?:[eE][-+]?[0-9]+)?$"
+    r"|[-+]?\.(?:inf|Inf|INF)$|\.(?:nan|NaN|NAN)$"
+)
+"""Numbers as YAML 1.2 has them. YAML 1.1 takes 1e-4 for text, 0200 for 128 and 1:30 for 90."""
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
@@ -61,17 +70,36 @@ class _Dumper(yaml.SafeDumper):
     """Puts into quotes every text that a loader could take for something else."""
 
 
+_OTHERWISE = [f"tag:yaml.org,2002:{kind}" for kind in ("timestamp", "int", "float")]
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, law) for tag, law in laws if tag != "tag:yaml.org,2002:timestamp"]
+    first: [(tag, law) for tag, law in laws if tag not in _OTHERWISE]
     for first, laws in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
+# The dumper keeps what YAML 1.1 says too, so that other readers understand a file as we do.
 for _class in (_Loader, _Dumper):
-    _class.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789"))
+    _class.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
+    _class.add_implicit_resolver("tag:yaml.org,2002:int", _INT, list("-+0123456789"))
 
 
 def to_yaml(data: Mapping[str, Any]) -> str:
     """Return plain data as YAML, keys in their order."""
     return yaml.dump(dict(data), Dumper=_Dumper, sort_keys=False)
+
+
+def one_line(name: str, value: Any) -> str:
+    """Return ``name: value`` as YAML on a single line."""
+    if isinstance(value, list):
+        return f"{name}: {_dumped(value, flow=True)}"
+    text = _dumped({name: value}, flow=False)
+    # A text of several lines is one line as JSON writes it, which is YAML too.
+    return f"{name}: {json.dumps(value)}" if "\n" in text else text
+
+
+def _dumped(value: Any, *, flow: bool) -> str:
+    text: str = yaml.dump(
+        value, Dumper=_Dumper, default_flow_style=flow, width=math.inf, allow_unicode=True
+    )
+    return text.rstrip("\n")
 
 
 def parse_yaml(text: str, name: str) -> tuple[Any, dict[Key, int]]:
@@ -93,6 +121,8 @@ def parse_yaml(text: str, name: str) -> tuple[Any, dict[Key, int]]:
             return None, {}
         _check_nodes(node, name)
         value = loader.construct_document(node)
+    except UserError:
+        raise
     except yaml.MarkedYAMLError as error:
         mark: Any = error.problem_mark
         # What is missing at the end is missed on the last line, not after it.
@@ -100,7 +130,8 @@ def parse_yaml(text: str, name: str) -> tuple[Any, dict[Key, int]]:
         raise ConfigError(f"{name}{line}: not YAML: {error.problem or error.context}") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{name}: not YAML: {' '.join(str(error).split())}") from error
-    except (ValueError, RecursionError) as error:
+    except (ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
+        # A tag on a value that it does not fit, such as !!bool x.
         raise ConfigError(f"{name}: cannot be read: {_first_line(error)}") from error
     finally:
         loader.dispose()
@@ -123,7 +154,7 @@ def _check_depth(text: str, name: str) -> None:
         if depth > MAX_DEPTH:
             mark: Any = event.start_mark
             line = mark.line + 1
-            raise ConfigError(f"{name}, line {line}: nested more than {MAX_DEPTH} levels deep")
+            raise ConfigError(f"{name}, line {line}: {_TOO_DEEP}")
 
 
 def _check_nodes(root: yaml.Node, name: str) -> None:
@@ -213,10 +244,10 @@ def read_document(path: Path) -> Document:
 
 def _text(path: Path) -> str:
     try:
-        if path.is_dir():
-            raise ConfigError(f"{path}: is a folder, not a configuration file")
         with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)
+    except IsADirectoryError as error:
+        raise ConfigError(f"{path}: is a folder, not a configuration file") from error
     except FileNotFoundError as error:
         raise NotFoundError(f"{path}: no such file{_neighbours(path)}") from error
     except (OSError, ValueError) as error:
@@ -249,14 +280,19 @@ def _parse_json(text: str, name: str) -> tuple[Any, dict[Key, int]]:
         raise ConfigError(f"{name}: {error}") from error
     except json.JSONDecodeError as error:
         raise ConfigError(f"{name}, line {error.lineno}: not JSON: {error.msg}") from error
-    except (ValueError, RecursionError) as error:
+    except RecursionError as error:
+        raise ConfigError(f"{name}: {_TOO_DEEP}") from error
+    except ValueError as error:
         raise ConfigError(f"{name}: cannot be read: {_first_line(error)}") from error
     try:
-        # JSON is YAML but for tabs, which stand only between its values. What is no YAML all the
-        # same, such as half a surrogate pair, costs the message its line.
-        return value, parse_yaml(text.replace("\t", " "), name)[1]
+        # JSON is YAML but for tabs, which stand only between its values, and surrogate pairs. What
+        # is no YAML all the same costs a message its line.
+        return value, parse_yaml(_SURROGATE.sub("_", text.replace("\t", " ")), name)[1]
     except ConfigError:
         return value, {}
+
+
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 
 
 _PACKAGE = re.compile(r"#\s*@package\s+(\S+)\s*")
@@ -269,8 +305,8 @@ def _package(text: str) -> str:
 
 def _check_values(document: Document, value: Any, place: Key) -> None:
     """Refuse what is no plain data, and interpolations."""
-    if len(place) > MAX_DEPTH:
-        raise ConfigError(f"{document.name}: nested more than {MAX_DEPTH} levels deep")
+    if isinstance(value, dict | list) and len(place) >= MAX_DEPTH:
+        raise ConfigError(f"{document.place(place)}: {_TOO_DEEP}")
     if isinstance(value, dict):
         for key, inner in value.items():
             _check_text(document, key, (*place, key))
@@ -288,6 +324,8 @@ def _check_values(document: Document, value: Any, place: Key) -> None:
 
 
 def _check_text(document: Document, text: str, place: Key) -> None:
+    if len(place) > 0 and text == place[-1] and any(ord(letter) < 32 for letter in text):
+        raise ConfigError(f"{document.place(place)}: a key must be one line, got {shown(text)}")
     if "${" in text:
         raise ConfigError(
             f"{document.place(place)}: {dotted(place)}: interpolations such as ${{...}} are not "

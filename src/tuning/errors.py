@@ -73,7 +73,7 @@ def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
     Returns:
         A phrase to end a sentence with, such as ``did you mean lora_r?``.
     """
-    names = list(known)
+    names = list(dict.fromkeys(known))
     close = difflib.get_close_matches(name, names, n=count, cutoff=0.6)
     if close:
         # What is clearly further off than the closest is no guess, only noise.

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from tuning.composition import SPACES, compose_document
+from tuning.composition import compose_document
 from tuning.config import (
     LAWS,
     ExperimentConfig,
@@ -30,6 +30,7 @@ from tuning.documents import SUFFIXES, dotted, read_document
 from tuning.errors import ConfigError, NotFoundError, nearest
 from tuning.files import sha256_of_json
 from tuning.fingerprint import training_key, weights_key
+from tuning.inheritance import SPACES
 from tuning.paths import DEFAULT_CONFIG_DIR, checked_name, shipped_config_dir
 from tuning.points import Parameter, Point, Points
 from tuning.samplers import Seen, draws, propose, sampler_of
@@ -101,10 +102,33 @@ def load_space(name_or_path: str, config_dirs: Sequence[Path] = ()) -> SearchSpa
         ConfigError: It breaks a law; all such are reported together.
     """
     path = _space_file(name_or_path, config_dirs)
-    composed = compose_document(read_document(path), (), config_dirs, path.parent)
+    document, folders = read_document(path), _space_folders(config_dirs)
+    composed = compose_document(document, (), folders, path.parent)
     space = _parsed(composed.data, composed.place)
     check_space(space, composed.place)
     return space
+
+
+def is_space(path: Path, config_dirs: Sequence[Path] = ()) -> bool:
+    """Tell a space from an experiment by a key that only spaces have, its own or inherited.
+
+    Raises:
+        UserError: The file, or one that it names, cannot be read.
+    """
+    own = {field.alias or name for name, field in SearchSpace.model_fields.items()}
+    document = read_document(path)
+    if own & set(document.data):
+        return True
+    if "defaults" not in document.data:
+        return False
+    composed = compose_document(document, (), _space_folders(config_dirs), path.parent)
+    return bool(own & set(composed.data))
+
+
+def _space_folders(config_dirs: Sequence[Path]) -> list[Path]:
+    """Return where a space looks for what it inherits: small, not search_spaces/small."""
+    spaces = [folder / SPACES for folder in (*config_dirs, shipped_config_dir())]
+    return [*spaces, *config_dirs]
 
 
 def space_names(config_dirs: Sequence[Path] = ()) -> list[str]:

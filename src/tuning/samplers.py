@@ -7,7 +7,6 @@ draw and what has been seen, so that a study goes on after any interruption as i
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import itertools
 import random
 import warnings
@@ -17,10 +16,14 @@ from typing import Any, NamedTuple, Protocol
 from tuning.errors import ConfigError, NotFoundError, UserError, nearest
 from tuning.files import sha256_of_json
 from tuning.points import Parameter, Point, Points, exists
-from tuning.search_space import SAMPLERS, GpArguments, SearchSpace, SobolArguments, TpeArguments
-
-ENTRY_POINTS = "tuning.samplers"
-"""Group of entry points that a package can offer samplers in."""
+from tuning.search_space import (
+    SAMPLERS,
+    GpArguments,
+    SearchSpace,
+    SobolArguments,
+    TpeArguments,
+    offered_samplers,
+)
 
 
 class Seen(NamedTuple):
@@ -71,7 +74,7 @@ def sampler_of(space: SearchSpace) -> Sampler:
 
 
 def _own_class(name: str) -> Any:
-    offered = {point.name: point for point in importlib.metadata.entry_points(group=ENTRY_POINTS)}
+    offered = {point.name: point for point in offered_samplers()}
     try:
         if name in offered:
             return offered[name].load()

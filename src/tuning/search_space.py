@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from importlib.metadata import EntryPoint, entry_points
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -106,6 +107,15 @@ SAMPLERS_OF: Mapping[Strategy, tuple[str, ...]] = {
     Strategy.BAYESIAN: ("tpe", "gp"),
 }
 """Samplers of ours that a strategy takes."""
+
+
+ENTRY_POINTS = "tuning.samplers"
+"""Group of entry points that a package can offer samplers in."""
+
+
+def offered_samplers() -> Sequence[EntryPoint]:
+    """Return the samplers that installed packages offer."""
+    return tuple(entry_points(group=ENTRY_POINTS))
 
 
 def _with_underscores(value: Any) -> Any:

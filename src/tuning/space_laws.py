@@ -38,6 +38,7 @@ from tuning.search_space import (
     Strategy,
     as_list,
     legal_values,
+    offered_samplers,
     parameters_of,
     written_names,
 )
@@ -71,15 +72,16 @@ def check_space(
         found += [] if found else _broken_strategy(space, raw)
         found += _broken_combinations(sound, raw)
     for key, laws in found:
-        head = f"{place(key)}: {dotted(key)}" if place else dotted(key)
-        lines += [f"{head}: {law}" for law in laws.splitlines()]
+        where = [place(key)] if place else []
+        head = [*where, *([dotted(key)] if key else [])]
+        lines += [": ".join([*head, law]) for law in laws.splitlines()]
     if lines:
         raise ConfigError("\n".join(lines))
 
 
 def _own_experiment(space: SearchSpace, place: Place | None) -> ExperimentConfig:
     raw = {**space.experiment, "experiment_name": "space"}
-    return build(raw, lambda key: place(("experiment", *key)) if place else "experiment")
+    return build(raw, place or (lambda key: "the space"), within=("experiment",))
 
 
 def _sound_part(space: SearchSpace, found: Sequence[Broken]) -> SearchSpace:
@@ -195,6 +197,8 @@ def _broken_step(place: Key, given: Range, kind: str) -> Iterator[Broken]:
 
 
 _MAX_VALUES = 10**9
+MAX_VARIATIONS = 10_000
+"""Variations of the default that can be listed."""
 
 
 def _broken_conditions(space: SearchSpace) -> Iterator[Broken]:
@@ -251,6 +255,12 @@ def _broken_condition(place: Key, space: SearchSpace, parent: str, wanted: Any) 
 def _broken_strategy(space: SearchSpace, raw: Mapping[str, Any]) -> Iterator[Broken]:
     points = Points(parameters_of(space))
     at_base = {p.name: value_at(raw, p.key) for p in points.parameters}
+    for parameter in points.parameters:
+        if parameter.conditions and not _can_exist(parameter, points.parameters):
+            yield (
+                ("conditions", _written_condition(space, parameter.key)),
+                "can never be met: its conditions exclude each other",
+            )
     if space.strategy.draws:
         yield from _broken_number(space, points, at_base)
         yield from _broken_sampler(space)
@@ -267,6 +277,11 @@ def _broken_strategy(space: SearchSpace, raw: Mapping[str, Any]) -> Iterator[Bro
         yield ("objectives",), "must differ"
 
 
+def _can_exist(parameter: Parameter, parameters: Sequence[Parameter]) -> bool:
+    own = dataclasses.replace(parameter, values=parameter.ends[:1])
+    return any(parameter.name in point for point in Points(_with_parents([own], parameters)))
+
+
 def _written_condition(space: SearchSpace, key: str) -> str:
     return next(child for child in space.conditions if key_of(child) == key)
 
@@ -279,6 +294,9 @@ def _broken_list(space: SearchSpace, points: Points) -> Iterator[Broken]:
                 (RANGES, written_names(space)[parameter.key]),
                 f"{space.strategy} needs values that can be counted: give a step or candidates",
             )
+    many = sum(p.num_values or 0 for p in points.parameters)
+    if space.strategy is Strategy.ONE_AT_A_TIME and many > MAX_VARIATIONS:
+        yield (), f"makes {many:,} variations; one_at_a_time makes at most {MAX_VARIATIONS:,}"
     for name in ("num_trials", "sampler", "sampler_arguments"):
         if getattr(space, name):
             yield (
@@ -304,6 +322,9 @@ def _broken_sampler(space: SearchSpace) -> Iterator[Broken]:
     name = space.sampler_name
     ours = SAMPLERS_OF[space.strategy]
     if name not in SAMPLERS:
+        known = [*ours, *(point.name for point in offered_samplers())]
+        if ":" not in name and name not in known:
+            yield ("sampler",), f"no such sampler: {name}; {nearest(name, known)}, or module:name"
         return
     if name not in ours:
         yield ("sampler",), f"{space.strategy} takes {' or '.join(ours)}, got {name}"
@@ -311,11 +332,11 @@ def _broken_sampler(space: SearchSpace) -> Iterator[Broken]:
     try:
         SAMPLERS[name].model_validate(space.sampler_arguments)
     except ValidationError as error:
-        known = SAMPLERS[name].model_fields
+        arguments = SAMPLERS[name].model_fields
         for e in error.errors():
             law = law_of_error(e)
             if e["type"] == "extra_forbidden":
-                law = f"no such argument of {name}; {nearest(str(e['loc'][-1]), known)}"
+                law = f"no such argument of {name}; {nearest(str(e['loc'][-1]), arguments)}"
             yield ("sampler_arguments", *e["loc"]), law
 
 
@@ -374,9 +395,17 @@ def _combinations(
             for value in parameter.ends:
                 yield {parameter.name: value}
         return
-    by_name = {p.name: p for p in parameters}
-    wanted = list(involved)
-    for parameter in wanted:
-        parents = (by_name[c.parent] for c in parameter.conditions)
-        wanted += [parent for parent in parents if parent not in wanted]
+    wanted = _with_parents(involved, parameters)
     yield from Points([dataclasses.replace(p, values=p.ends) for p in wanted])
+
+
+def _with_parents(own: Sequence[Parameter], parameters: Sequence[Parameter]) -> list[Parameter]:
+    """Return parameters and all that their conditions name, directly or not."""
+    by_name = {p.name: p for p in parameters}
+    wanted = {p.name: p for p in own}
+    for parameter in (found := list(own)):
+        for condition in parameter.conditions:
+            if condition.parent not in wanted:
+                wanted[condition.parent] = by_name[condition.parent]
+                found.append(by_name[condition.parent])
+    return found

@@ -74,7 +74,7 @@ def _origins(composed: Composition) -> list[tuple[str, str]]:
 def _explained(config: ExperimentConfig, composed: Composition) -> str:
     """Return the configuration as YAML, each value with what set it as a comment."""
     from tuning.config import value_at
-    from tuning.documents import to_yaml
+    from tuning.documents import one_line
 
     raw = config.model_dump(mode="json")
     lines: list[tuple[str, str]] = []
@@ -84,11 +84,7 @@ def _explained(config: ExperimentConfig, composed: Composition) -> str:
         if own != section:
             lines.append((f"{own}:", ""))
             section = own
-        value = to_yaml({name: value_at(raw, key)}).rstrip("\n")
-        if "\n" in value:
-            # A list on one line, so that its origin can stand beside it.
-            value = f"{name}: [{', '.join(map(str, value_at(raw, key)))}]"
-        lines.append((f"{'  ' if own else ''}{value}", origin))
+        lines.append((f"{'  ' if own else ''}{one_line(name, value_at(raw, key))}", origin))
     width = max(len(text) for text, _ in lines)
     return "".join(f"{t:{width}}  # {origin}\n" if origin else f"{t}\n" for t, origin in lines)
 
@@ -96,7 +92,9 @@ def _explained(config: ExperimentConfig, composed: Composition) -> str:
 @app.command("create")
 def create(
     overrides: options.Overrides = None,
-    name: Annotated[str, typer.Option(help="Name of the experiment.")] = options.DEFAULT_NAME,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the experiment; that of the file by default.")
+    ] = None,
     config: options.ConfigFile = None,
     as_json: options.Json = False,
     config_dir: options.ConfigDir = options.CONFIG_DIR,
@@ -106,10 +104,17 @@ def create(
     Example: tuning config create --name first models=tiny training=quick lora_r=8
     """
     from tuning.config import build, save
+    from tuning.paths import checked_name
 
     composed = compose(config, overrides or [], config_dir)
-    data = {k: v for k, v in composed.data.items() if k != "timestamp"}
-    path = save(build({**data, "experiment_name": name}, composed.place), config_dir)
+    data = composed.data
+    if not any(override.startswith("timestamp=") for override in overrides or []):
+        data = {key: value for key, value in data.items() if key != "timestamp"}
+    if name is not None:
+        # Checked by itself first, so that a mistake is told where it was made.
+        checked_name(name, "--name")
+        data = {**data, "experiment_name": name}
+    path = save(build(data, composed.place), config_dir)
     typer.echo(json.dumps({"path": str(path)}) if as_json else str(path))
 
 
@@ -141,13 +146,10 @@ def validate(
 def _mistakes(path: Path, config_dir: Path) -> list[str]:
     from tuning.cli.trial import check_model
     from tuning.composition import load
-    from tuning.documents import read_document
-    from tuning.search_space import CANDIDATES, RANGES
+    from tuning.grid import is_space, load_space
 
     try:
-        if {CANDIDATES, RANGES, "strategy"} & set(read_document(path).data):
-            from tuning.grid import load_space
-
+        if is_space(path, [config_dir]):
             load_space(str(path), [config_dir])
         else:
             check_model(load(path, (), [config_dir]))

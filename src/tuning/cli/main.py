@@ -90,6 +90,7 @@ def root(
 ) -> None:
     """Run the old `--mode` spelling; with a subcommand, do nothing."""
     if context.invoked_subcommand is not None:
+        _check_no_options(context)
         return
     if mode in _MISSING_PART:
         raise UserError(
@@ -128,6 +129,18 @@ def root(
     )
 
 
+def _check_no_options(context: typer.Context) -> None:
+    """Refuse an option before a subcommand, which would have no effect there."""
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            option = {"as_json": "json"}.get(name, name).replace("_", "-")
+            raise UserError(
+                f"--{option} goes after the subcommand: "
+                f"tuning {context.invoked_subcommand} ... --{option}"
+            )
+
+
 _USAGE_ERROR = cast(type[Exception], typer.BadParameter.__mro__[2])
 """The error of the library that reads the command line; it has no public name there."""
 
@@ -142,7 +155,9 @@ def main() -> None:
         sys.exit(2)
     except _USAGE_ERROR as error:
         text: str = error.format_message()  # type: ignore[attr-defined]
-        print(f"tuning: {' '.join(text.split())}", file=sys.stderr)
+        # A group without a command has shown its help, and nothing is left to say.
+        if text.strip():
+            print(f"tuning: {' '.join(text.split())}", file=sys.stderr)
         sys.exit(2)
     except typer.Abort:
         sys.exit(130)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tuning.cli import options
+from tuning.errors import UserError
 
 if TYPE_CHECKING:
     from tuning.config import ExperimentConfig
@@ -36,16 +37,21 @@ def list_spaces(
     """
     from tuning.grid import load_space, size_of, space_names
 
-    rows = []
+    rows, mistakes = [], []
     for name in space_names([config_dir]):
-        space = load_space(name, [config_dir])
-        size = size_of(space, _base(space, name, []))
+        try:
+            space = load_space(name, [config_dir])
+            size = size_of(space, _base(space, name, []))
+        except UserError as error:
+            mistakes.append(str(error))
+            continue
         rows.append({"space": name, "strategy": space.strategy.value, **size._asdict()})
     if as_json:
         typer.echo(json.dumps(rows))
-        return
-    for row in rows:
+    for row in rows if not as_json else []:
         typer.echo(f"{row['space']:14} {row['strategy']:14} {row['num_trials']:>9} trials")
+    if mistakes:
+        raise UserError("\n".join(mistakes))
 
 
 @app.command("show")
