@@ -429,7 +429,10 @@ def create_grid_search_configs(
     chosen = space or SearchSpace(candidates=create_hyperparameter_grid())
     one_each = chosen.model_copy(update={"replicates": 1, "replicates_of_default": 1})
     if one_each.strategy is not Strategy.ONE_AT_A_TIME:
-        raise ConfigError(f"files are written for one_at_a_time, got {one_each.strategy}")
+        raise ConfigError(
+            f"a grid as files is the one_at_a_time design, got strategy {one_each.strategy}; "
+            f"run such a space as a study: tuning study run --space ..."
+        )
     start = base or build({"experiment_name": base_name}, "the default configuration")
     plan = Plan(one_each, start, step_scale, start.training_config.seed)
     named = [_renamed(p.config, f"{base_name}_{_suffix(p.parameters)}") for p in plan]

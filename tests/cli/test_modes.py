@@ -144,6 +144,19 @@ def test_a_dry_run_of_grid_writes_31_files_and_prints_plan_and_cost(
     assert "gpu_tier: changes the cost, not the accuracy" in done.stderr
 
 
+def test_a_grid_of_the_small_space_writes_27_files(program: Program, tmp_path: Path) -> None:
+    done = program("--mode", "grid", "--space", "small", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert len(files_below(tmp_path)) == 27
+    assert "29 trials, 25 distinct weights in 22 trainings" in done.stdout
+
+
+def test_a_product_is_not_written_as_files(program: Program, tmp_path: Path) -> None:
+    done = program("--mode", "grid", "--space", "small_grid", "--dry-run")
+    done.assert_one_clear_line("one_at_a_time", "got strategy grid", "tuning study run")
+    assert files_below(tmp_path) == []
+
+
 def test_a_dry_run_of_grid_as_json_names_files_and_cost(program: Program, tmp_path: Path) -> None:
     done = program("--mode", "grid", "--dry-run", "--json")
     answer = json.loads(done.stdout)

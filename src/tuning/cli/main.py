@@ -16,12 +16,12 @@ from tuning.cli import (
     models,
     options,
     report,
-    space,
     study,
     tasks,
     trial,
     try_out,
 )
+from tuning.cli import space as space_commands
 from tuning.errors import UserError
 
 app = typer.Typer(
@@ -39,7 +39,7 @@ app.command("demo")(study.demo)
 app.command("trial")(trial.trial)
 app.add_typer(study.app, name="study")
 app.add_typer(configuration.app, name="config")
-app.add_typer(space.app, name="space")
+app.add_typer(space_commands.app, name="space")
 app.command("evaluate")(evaluate.evaluate)
 app.command("try")(try_out.try_out)
 app.command("report")(report.report)
@@ -70,6 +70,9 @@ def root(
     mode: Annotated[Mode, typer.Option(help="What to do without a subcommand.")] = Mode.SINGLE,
     name: Annotated[str, typer.Option(help="Name of the experiment.")] = options.DEFAULT_NAME,
     config: options.ConfigFile = None,
+    space: Annotated[
+        str, typer.Option(help="With --mode grid: a one-at-a-time space by name, or a YAML file.")
+    ] = "default",
     focus: options.FocusOption = None,
     gpu_tier: Annotated[
         Literal["cpu", "t4", "a100"] | None, typer.Option(help="Class of machine.")
@@ -105,7 +108,7 @@ def root(
     if mode is Mode.GRID:
         request = study.StudyRequest(
             name=name,
-            space="default",
+            space=space,
             config=config,
             focus=focus,
             overrides=overrides,
