@@ -761,7 +761,7 @@ def test_a_section_that_is_left_open_is_one_line(tmp_path: Path) -> None:
 
 def test_a_key_with_a_line_break_does_not_break_the_line(tmp_path: Path) -> None:
     message = refused(tmp_path, {"main.yaml": f'{NAME}"a\\nb": 1\n'})
-    assert message == "main.yaml: a key must be one line, got 'a\\nb'"
+    assert message == "main.yaml, line 2: a key must be one line, got 'a\\nb'"
 
 
 # --- Hydra as it was before -----------------------------------------------------------------------

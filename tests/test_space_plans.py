@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from tuning import composition
 from tuning import config as configs
 from tuning.config import ExperimentConfig, build, field_value, kind_of, with_parameters
+from tuning.counting import size_of, unique_trainings
 from tuning.errors import ConfigError
 from tuning.fingerprint import training_key, weights_key
 from tuning.grid import (
@@ -32,8 +33,6 @@ from tuning.grid import (
     create_grid_search_configs,
     create_hyperparameter_grid,
     load_space,
-    size_of,
-    unique_trainings,
 )
 from tuning.search_space import SearchSpace
 

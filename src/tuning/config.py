@@ -8,48 +8,46 @@ from __future__ import annotations
 
 import functools
 import math
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     TypeAdapter,
     ValidationError,
-    model_validator,
 )
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticCustomError, PydanticUndefined
+from pydantic_core import PydanticUndefined
 
 from tuning import documents, files
-from tuning.documents import MISSING, Key, dotted
+from tuning.documents import Key, dotted
 from tuning.errors import ConfigError, nearest, shown
 from tuning.known_models import architecture_of
 from tuning.paths import DEFAULT_CONFIG_DIR, checked_name
+from tuning.schema import (
+    Flag,
+    Law,
+    Number,
+    Rate,
+    Section,
+    Size,
+    Steps,
+    Text,
+    adapter_of,
+    all_laws,
+    law_in_words,
+    law_of_error,
+    leaves,
+    schema_of,
+)
 from tuning.tasks.difficulty import Band
 from tuning.tasks.stream import Arm
-
-
-def number_of(value: Any) -> Any:
-    """Read what YAML 1.1 takes for text, such as 1e-4, and refuse truth values."""
-    if isinstance(value, bool):
-        raise ValueError(f"must be a number, got {value}")
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            raise ValueError(f"must be a number, got {shown(value)}") from None
-    if not isinstance(value, int | float):
-        raise ValueError(f"must be a number, got {shown(value)}")
-    return value
 
 
 def _time_stamp(value: Any) -> Any:
@@ -61,50 +59,6 @@ def _time_stamp(value: Any) -> Any:
 
 def _safe_name(value: str) -> str:
     return checked_name(value, "experiment_name")
-
-
-def _plain(value: str) -> str:
-    if "${" in value:
-        raise ValueError(f"interpolations such as ${{...}} are not resolved, got {shown(value)}")
-    if value == MISSING:
-        raise ValueError(f"must be given: {MISSING} leaves it open")
-    return value
-
-
-Number = Annotated[float, BeforeValidator(number_of), Field(allow_inf_nan=False)]
-Rate = Annotated[Number, Field(ge=0, le=1)]
-Steps = Annotated[int, Field(ge=1, le=10_000_000, strict=True)]
-Size = Annotated[int, Field(ge=1, le=65_536, strict=True)]
-Flag = Annotated[bool, Field(strict=True)]
-Text = Annotated[str, Field(min_length=1), AfterValidator(_plain)]
-
-
-class Law(NamedTuple):
-    """A rule over several values."""
-
-    keys: tuple[str, ...]
-    """Dotted keys below the section that states the law; the first one is blamed."""
-    broken_by: Callable[..., str | None]
-    """Takes the values of the keys; returns what is wrong with them, or None."""
-
-
-class Section(BaseModel):
-    """A part of a configuration: frozen, and closed to names that it does not know."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-    laws: ClassVar[tuple[Law, ...]] = ()
-
-    @model_validator(mode="after")
-    def _laws_hold(self) -> Self:
-        for law in self.laws:
-            message = law.broken_by(*(_value_at(self, key) for key in law.keys))
-            if message is not None:
-                raise PydanticCustomError("law", "{message}", {"message": message})
-        return self
-
-
-def _value_at(section: BaseModel, key: str) -> Any:
-    return functools.reduce(getattr, key.split("."), section)
 
 
 class Schedule(StrEnum):
@@ -372,15 +326,7 @@ FLAT_NAMES: Mapping[str, str] = {
 # --- keys -------------------------------------------------------------------------------------
 
 
-def _leaves(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, FieldInfo]]:
-    for name, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from _leaves(field.annotation, f"{prefix}{name}.")
-        else:
-            yield prefix + name, field
-
-
-KEYS: Mapping[str, FieldInfo] = dict(_leaves(ExperimentConfig, ""))
+KEYS: Mapping[str, FieldInfo] = dict(leaves(ExperimentConfig))
 """Every dotted key of a configuration."""
 
 FLAT_OF: Mapping[str, str] = {key: flat for flat, key in FLAT_NAMES.items()}
@@ -402,9 +348,7 @@ def key_of(name: str) -> str:
 
 @functools.cache
 def _adapter(key: str) -> TypeAdapter[Any]:
-    field = KEYS[key]
-    kind: Any = field.annotation
-    return TypeAdapter(Annotated[kind, *field.metadata] if field.metadata else kind)
+    return adapter_of(KEYS[key])
 
 
 def field_value(key: str, value: Any) -> Any:
@@ -424,13 +368,6 @@ def field_value(key: str, value: Any) -> Any:
         raise ConfigError("\n".join(f"{key}: {law_of_error(e)}" for e in error.errors())) from error
 
 
-def _bound(key: str, constraint: str, keyword: str) -> int | float | None:
-    """Return a bound of a key's values: the schema has it, or the constraint that it lost it to."""
-    held = (getattr(meta, constraint, None) for meta in KEYS[key].metadata)
-    found = next((bound for bound in held if bound is not None), _schema(key).get(keyword))
-    return found if found is None or isinstance(found, int) else float(found)
-
-
 class KeyDoc(NamedTuple):
     """What a person needs to know of a key."""
 
@@ -444,7 +381,13 @@ class KeyDoc(NamedTuple):
 def describe_keys() -> list[KeyDoc]:
     """Return every key with its flat name, default, law and meaning, in the order of a file."""
     return [
-        KeyDoc(key, FLAT_OF.get(key), _default(field), _law_in_words(key), field.description or "")
+        KeyDoc(
+            key,
+            FLAT_OF.get(key),
+            _default(field),
+            law_in_words(field, _schema(key)),
+            field.description or "",
+        )
         for key, field in KEYS.items()
     ]
 
@@ -455,31 +398,14 @@ def _default(field: FieldInfo) -> Any:
     return list(field.default) if isinstance(field.default, tuple) else field.default
 
 
+@functools.cache
+def _schema(key: str) -> dict[str, Any]:
+    return schema_of(_adapter(key))
+
+
 def kind_of(key: str) -> str:
     """Return what a key holds: integer, number, boolean, string or array."""
     return str(_schema(key)["type"])
-
-
-@functools.cache
-def _schema(key: str) -> dict[str, Any]:
-    """Return the JSON schema of a key's values, null left out."""
-    schema = _adapter(key).json_schema()
-    schema = schema.get("$defs", {}).get(str(schema.get("$ref", "")).rsplit("/", 1)[-1], schema)
-    kinds = (kind for kind in schema.get("anyOf", [schema]) if kind.get("type") != "null")
-    return dict(next(kinds))
-
-
-def _law_in_words(key: str) -> str:
-    kind = _schema(key)
-    if "enum" in kind:
-        return ", ".join(map(str, kind["enum"]))
-    low, high = _bound(key, "ge", "minimum"), _bound(key, "le", "maximum")
-    above, below = _bound(key, "gt", "exclusiveMinimum"), _bound(key, "lt", "exclusiveMaximum")
-    left = f"[{low}" if low is not None else f"({above}" if above is not None else "("
-    right = f"{high}]" if high is not None else f"{below})" if below is not None else ")"
-    bounds = f" in {left}, {right}" if (left, right) != ("(", ")") else ""
-    names = {"boolean": "true or false", "string": "text", "array": "list of text"}
-    return names.get(kind["type"], str(kind["type"])) + bounds
 
 
 # --- building ---------------------------------------------------------------------------------
@@ -529,34 +455,6 @@ def _hint(name: str, section: Key) -> str:
     return nearest(name, _keys_at(section))
 
 
-def law_of_error(error: Any) -> str:
-    """Return what is wrong in an error of pydantic, without its place."""
-    if error["input"] == MISSING:
-        return f"must be given: {MISSING} leaves it open"
-    law = error["msg"].removeprefix("Value error, ")
-    if error["type"] in ("value_error", "law"):
-        return str(law)
-    if error["type"] == "missing":
-        return "must be given"
-    if error["type"] == "int_type" and isinstance(error["input"], float):
-        return f"must be an integer, written without point or exponent, got {error['input']!r}"
-    law = _SHOULD.sub("must ", law).partition(" after validation")[0].partition(" or instance")[0]
-    for theirs, ours in _WORDS.items():
-        law = law.replace(theirs, ours)
-    return f"{law[0].lower()}{law[1:]}, got {shown(error['input'])}"
-
-
-_WORDS = {
-    "be a valid i": "be an i",
-    "be a valid ": "be a ",
-    "dictionary": "mapping",
-    "tuple": "list",
-}
-"""What pydantic says in words of Python, and what a file's author calls it."""
-
-_SHOULD = re.compile(r"^[A-Z][a-z]+ should ")
-
-
 def _keys_at(location: Sequence[Any]) -> list[str]:
     model: Any = ExperimentConfig
     for part in location:
@@ -564,15 +462,7 @@ def _keys_at(location: Sequence[Any]) -> list[str]:
     return list(model.model_fields)
 
 
-def _all_laws(model: type[Section], prefix: str) -> Iterator[Law]:
-    for name, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
-            yield from _all_laws(field.annotation, f"{prefix}{name}.")
-    for law in model.laws:
-        yield law._replace(keys=tuple(prefix + key for key in law.keys))
-
-
-LAWS: tuple[Law, ...] = tuple(_all_laws(ExperimentConfig, ""))
+LAWS: tuple[Law, ...] = tuple(all_laws(ExperimentConfig))
 """Every rule over several values, with whole dotted keys."""
 
 

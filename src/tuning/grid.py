@@ -16,11 +16,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tuning.composition import compose_document
 from tuning.config import (
-    LAWS,
     ExperimentConfig,
     Place,
     build,
-    law_of_error,
     save,
     step_scaled,
     value_at,
@@ -29,11 +27,11 @@ from tuning.config import (
 from tuning.documents import SUFFIXES, dotted, read_document
 from tuning.errors import ConfigError, NotFoundError, nearest
 from tuning.files import sha256_of_json
-from tuning.fingerprint import training_key, weights_key
 from tuning.inheritance import SPACES
 from tuning.paths import DEFAULT_CONFIG_DIR, checked_name, shipped_config_dir
-from tuning.points import Parameter, Point, Points
+from tuning.points import Point
 from tuning.samplers import Seen, draws, propose, sampler_of
+from tuning.schema import law_of_error
 from tuning.search_space import RANGES, Range, SearchSpace, Strategy
 from tuning.space_laws import check_space
 
@@ -456,115 +454,3 @@ def _as_name(value: Any) -> str:
     text = f"{value:g}" if isinstance(value, float) else str(value).lower()
     # Of a model or a file, what cannot stand in a name.
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text)
-
-
-# --- counting -----------------------------------------------------------------------------------
-
-
-class Size(NamedTuple):
-    """How large a space is. Infinite sizes are None."""
-
-    num_configurations: int | None
-    """One-at-a-time: the default and its variations. Else: the points."""
-    num_trials: int
-    """Seeds and the default included."""
-
-
-def size_of(space: SearchSpace, base: ExperimentConfig) -> Size:
-    """Count the configurations of a space and the trials that a study makes of them.
-
-    Raises:
-        ConfigError: The space breaks a law.
-    """
-    plan = Plan(space, base, 1.0, 0)
-    points = space.points()
-    if space.strategy is Strategy.ONE_AT_A_TIME:
-        return Size(plan.num_configurations + 1, plan.num_trials)
-    return Size(points.count if points.is_countable else None, plan.num_trials)
-
-
-class UniqueTrainings(NamedTuple):
-    """What is left of a space when points that train the same weights count once."""
-
-    num_weights: int
-    """Distinct trained weights."""
-    num_trainings: int
-    """Runs that make them: a longer one passes through a shorter one."""
-
-
-def unique_trainings(space: SearchSpace, base: ExperimentConfig) -> UniqueTrainings | None:
-    """Count the distinct weights that a space trains, on this machine, with one seed.
-
-    Most keys of a configuration do not change what another one does to the weights, so the number
-    is that of distinct values of each, multiplied. Parameters that hang together, by conditions, by
-    a law, or as schedule and steps do, are listed together.
-
-    Returns:
-        None where a parameter has real values, or too many hang together to be listed.
-
-    Raises:
-        ConfigError: The space breaks a law.
-    """
-    check_space(space, base=base)
-    if space.strategy is Strategy.ONE_AT_A_TIME:
-        one_each = space.model_copy(update={"replicates": 1, "replicates_of_default": 1})
-        configs = [p.config for p in Plan(one_each, base, 1.0, 0)]
-        return _distinct(configs)
-    points = space.points()
-    if not points.is_countable:
-        return None
-    num_weights = num_trainings = 1
-    for group in _tied(points):
-        found = _distinct_of_group(group, base)
-        if found is None:
-            return None
-        num_weights *= found.num_weights
-        num_trainings *= found.num_trainings
-    return UniqueTrainings(num_weights, num_trainings)
-
-
-_MAX_LISTED = 5_000
-
-_TIES = [
-    *(frozenset(law.keys) for law in LAWS),
-    # Under a schedule that knows its end, a shorter run is no part of a longer one.
-    frozenset({"training_config.schedule", "training_config.max_steps"}),
-]
-
-
-def _tied(points: Points) -> list[list[Parameter]]:
-    """Return the parameters in groups that do not change what each other's values mean."""
-    groups: list[list[Parameter]] = []
-    for group in points.groups:
-        merged = list(group)
-        keys = {p.key for p in group}
-        ties = [tie for tie in _TIES if tie & keys]
-        for other in [g for g in groups if any(tie & {p.key for p in g} for tie in ties)]:
-            groups.remove(other)
-            merged = [*other, *merged]
-        groups.append(merged)
-    return groups
-
-
-def _distinct_of_group(
-    group: Sequence[Parameter], base: ExperimentConfig
-) -> UniqueTrainings | None:
-    only = group[0]
-    if len(group) == 1 and not only.values:
-        # A range changes the weights with every value, or with none.
-        first, second = (with_parameters(base, {only.name: only.value(i)}) for i in (0, 1))
-        count = only.num_values or 1
-        two = _distinct([first, second])
-        return UniqueTrainings(
-            count if two.num_weights > 1 else 1, count if two.num_trainings > 1 else 1
-        )
-    own = Points(group)
-    if own.count > _MAX_LISTED:
-        return None
-    return _distinct([with_parameters(base, point) for point in own])
-
-
-def _distinct(configs: Sequence[ExperimentConfig]) -> UniqueTrainings:
-    return UniqueTrainings(
-        len({weights_key(c) for c in configs}), len({training_key(c) for c in configs})
-    )

@@ -9,9 +9,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from tuning.config import FLAT_OF, field_value, key_of, kind_of, number_of
+from tuning.config import FLAT_OF, field_value, key_of, kind_of
 from tuning.errors import ConfigError
 from tuning.points import Condition, Parameter, Points
+from tuning.schema import number_of
 from tuning.scoring import Focus
 
 CANDIDATES = "HPARAM_CANDIDATES"

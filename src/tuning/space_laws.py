@@ -16,18 +16,17 @@ from pydantic import ValidationError
 from tuning.config import (
     LAWS,
     ExperimentConfig,
-    Law,
     Place,
     build,
     field_value,
     key_of,
     kind_of,
-    law_of_error,
     value_at,
 )
 from tuning.documents import Key, dotted
 from tuning.errors import ConfigError, nearest, shown
 from tuning.points import Parameter, Point, Points, exists
+from tuning.schema import Law, law_of_error
 from tuning.search_space import (
     CANDIDATES,
     RANGES,

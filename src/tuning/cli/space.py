@@ -35,7 +35,8 @@ def list_spaces(
 
     Example: tuning space list
     """
-    from tuning.grid import load_space, size_of, space_names
+    from tuning.counting import size_of
+    from tuning.grid import load_space, space_names
 
     rows, mistakes = [], []
     for name in space_names([config_dir]):
@@ -64,7 +65,8 @@ def show(
 
     Example: tuning space show bayesian
     """
-    from tuning.grid import load_space, size_of
+    from tuning.counting import size_of
+    from tuning.grid import load_space
 
     loaded = load_space(space, [config_dir])
     if as_json:
@@ -128,7 +130,8 @@ def count(
 
     Example: tuning space count default_grid --unique-trainings
     """
-    from tuning.grid import load_space, size_of, unique_trainings
+    from tuning.counting import size_of, unique_trainings
+    from tuning.grid import load_space
 
     loaded = load_space(space, [config_dir])
     base = _base(loaded, space, overrides or [])
