@@ -647,7 +647,9 @@ def test_seeds_are_not_written_twice_and_steps_are_scaled(tmp_path: Path) -> Non
 
 
 def test_only_one_at_a_time_is_written_as_files(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="a grid as files is the one_at_a_time design, got strategy grid"):
+    with pytest.raises(
+        ConfigError, match="a grid as files is the one_at_a_time design, got strategy grid"
+    ):
         create_grid_search_configs(space=space("grid", {"lora_r": [4]}), config_dir=tmp_path / "x")
     with pytest.raises(ConfigError, match=r"lora_r\.0"):
         create_grid_search_configs(

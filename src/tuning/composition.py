@@ -194,7 +194,8 @@ def compose_document(
         try:
             composed = compose(_PRIMARY, overrides=every)
         except (HydraException, OmegaConfBaseException, ValueError, TypeError) as error:
-            reason = inheritance.conflict() or f"{primary.name}: cannot be composed: {_says(error)}"
+            says = _says(error).replace(_PRIMARY, primary.name)
+            reason = inheritance.conflict() or f"{primary.name}: cannot be composed: {says}"
             raise ConfigError(reason) from error
     data = OmegaConf.to_container(composed, resolve=False)
     assert isinstance(data, dict)
@@ -281,6 +282,8 @@ def _value_override(text: str, key: str, value: str, groups: Sequence[str]) -> _
     whole = FLAT_NAMES.get(key, key)
     if whole.split(".")[0] not in ExperimentConfig.model_fields:
         known = [*FLAT_NAMES, *ExperimentConfig.model_fields, *groups, *KEYS]
+        # The bare name of a key in some section is more likely meant than what looks like it.
+        known = [k for k in KEYS if k.endswith(f".{key}")] or known
         raise ConfigError(f"{key}: no such hyperparameter, key or group; {nearest(key, known)}")
     hydra = f"++{whole}={value}"
     parsed = _parsed(text, hydra)

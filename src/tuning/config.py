@@ -87,7 +87,7 @@ def _scale_is_sane(alpha: float, r: int) -> str | None:
         return None
     return (
         f"alpha / r must lie in [1/16, 64], got {alpha:g} / {r} = {scale:g}; "
-        f"for r {r} choose alpha between {r / 16:g} and {r * 64:g}"
+        f"for r {r} choose alpha between {r / 16:g} and {min(r * 64, 4096):g}"
     )
 
 

@@ -244,12 +244,17 @@ def read_document(path: Path) -> Document:
 
 def _text(path: Path) -> str:
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            # A pipe without a writer would be waited for without end.
+            raise ConfigError(f"{path}: is no file, but a pipe or a device")
         with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)
     except IsADirectoryError as error:
         raise ConfigError(f"{path}: is a folder, not a configuration file") from error
     except FileNotFoundError as error:
         raise NotFoundError(f"{path}: no such file{_neighbours(path)}") from error
+    except UserError:
+        raise
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(f"{shown(str(path))}: cannot be read: {reason}") from error

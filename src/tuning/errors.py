@@ -74,6 +74,9 @@ def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
         A phrase to end a sentence with, such as ``did you mean lora_r?``.
     """
     names = list(dict.fromkeys(known))
+    same = [own for own in names if own.lower() == name.lower()]
+    if same:
+        return f"did you mean {same[0]}?"
     close = difflib.get_close_matches(name, names, n=count, cutoff=0.6)
     if close:
         # What is clearly further off than the closest is no guess, only noise.

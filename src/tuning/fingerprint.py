@@ -98,6 +98,15 @@ def _data_identity(data: SpellingConfig) -> dict[str, Any]:
     return identity
 
 
+def check_own_files(config: ExperimentConfig) -> None:
+    """Refuse a word list or replay file that cannot be read.
+
+    Raises:
+        NotFoundError: There is no such file, or it cannot be read.
+    """
+    _data_identity(config.spelling_config)
+
+
 def _hash_of_user_file(path: Path, key: str) -> str:
     try:
         status = path.stat()

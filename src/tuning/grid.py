@@ -102,7 +102,7 @@ def load_space(name_or_path: str, config_dirs: Sequence[Path] = ()) -> SearchSpa
     path = _space_file(name_or_path, config_dirs)
     document, folders = read_document(path), _space_folders(config_dirs)
     composed = compose_document(document, (), folders, path.parent)
-    space = _parsed(composed.data, composed.place)
+    space = parse_space(composed.data, composed.place)
     check_space(space, composed.place)
     return space
 
@@ -152,7 +152,7 @@ def _space_file(name_or_path: str, config_dirs: Sequence[Path]) -> Path:
     raise NotFoundError(f"space {name}: no such space; {nearest(name, known)}")
 
 
-def _parsed(raw: Mapping[str, Any], place: Place) -> SearchSpace:
+def parse_space(raw: Mapping[str, Any], place: Place) -> SearchSpace:
     """Validate the shape of a space, not yet its values.
 
     Raises:
@@ -245,6 +245,16 @@ class Plan(Sequence[Proposal]):
         """
         if self._space.strategy.draws and self._space.sampler_name not in ("uniform", "sobol"):
             sampler_of(self._space)
+
+    @property
+    def draws(self) -> bool:
+        """Whether it makes as many trials as it was asked for."""
+        return self._space.strategy.draws
+
+    def models(self) -> tuple[str, ...]:
+        """Return the models that the space varies."""
+        parameters = self._points.parameters
+        return next((p.values for p in parameters if p.key == "tokenizer_config.model_name"), ())
 
     @property
     def is_adaptive(self) -> bool:

@@ -120,6 +120,8 @@ def references(document: Document, within: str) -> Iterator[Reference]:
             f"{document.place(('defaults',))}: defaults: must be a list of files and groups, "
             f"got {shown(entries)}"
         )
+    if entries.count("_self_") > 1:
+        raise ConfigError(f"{document.place(('defaults',))}: defaults: _self_ stands twice")
     for index, entry in enumerate(entries):
         place = document.place(("defaults", index))
         if entry != "_self_":

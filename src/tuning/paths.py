@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from tuning.errors import NameRefusedError
+from tuning.errors import NameRefusedError, shown
 
 DEFAULT_RESULTS_DIR = Path("results/tuning")
 DEFAULT_CONFIG_DIR = Path("configs/hyperparameters")
@@ -32,7 +32,7 @@ def checked_name(name: str, what: str = "name") -> str:
     if not _NAME.fullmatch(name):
         raise NameRefusedError(
             f"{what} must be 1 to 128 letters, digits, '.', '_' or '-', "
-            f"and begin with a letter or digit, got {name!r}"
+            f"and begin with a letter or digit, got {shown(name)}"
         )
     return name
 
@@ -162,9 +162,14 @@ class StudyFolder:
         """Held by the one driver of the study."""
         return self.root / ".lock"
 
+    @property
+    def trials(self) -> Path:
+        """A folder for each trial."""
+        return self.root / "trials"
+
     def trial(self, trial_id: str) -> TrialFolder:
         """Return the folder of one trial."""
-        return TrialFolder(self.root / "trials" / checked_name(trial_id, "trial id"))
+        return TrialFolder(self.trials / checked_name(trial_id, "trial id"))
 
 
 @dataclass(frozen=True, slots=True)

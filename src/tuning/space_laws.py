@@ -272,6 +272,8 @@ def _broken_strategy(space: SearchSpace, raw: Mapping[str, Any]) -> Iterator[Bro
                     ("conditions", _written_condition(space, parameter.key)),
                     "is not met by the default configuration, which one_at_a_time varies",
                 )
+    if space.objectives and space.strategy is not Strategy.BAYESIAN:
+        yield ("objectives",), f"belongs to bayesian; {space.strategy} looks at no result"
     if len(space.objectives) != len(set(space.objectives)):
         yield ("objectives",), "must differ"
 
@@ -395,7 +397,22 @@ def _combinations(
                 yield {parameter.name: value}
         return
     wanted = _with_parents(involved, parameters)
-    yield from Points([dataclasses.replace(p, values=p.ends) for p in wanted])
+    parents = {c.parent for p in wanted for c in p.conditions}
+    yield from Points(
+        [dataclasses.replace(p, values=p.ends if p.name in parents else _ends(p)) for p in wanted]
+    )
+
+
+def _ends(parameter: Parameter) -> tuple[Any, ...]:
+    """Return the candidates, of many numbers the smallest and the largest: laws are monotone."""
+    values = parameter.ends
+    numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
+    if len(values) <= _MANY or len(numbers) < len(values):
+        return values
+    return (min(numbers), max(numbers))
+
+
+_MANY = 20
 
 
 def _with_parents(own: Sequence[Parameter], parameters: Sequence[Parameter]) -> list[Parameter]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
@@ -93,10 +94,12 @@ def known_trials(spec: StudySpec, folder: StudyFolder) -> Iterator[str]:
     if not plan.is_adaptive:
         yield from (proposal.trial_id for proposal in plan)
         return
-    # A trial that follows from results is known once it was proposed.
-    events = files.read_json_lines(folder.events)
-    proposed = (str(e["trial_id"]) for e in events if e.get("event") == "proposed")
-    yield from sorted(dict.fromkeys(proposed), key=lambda trial_id: int(trial_id.split("-")[0]))
+    # A trial that follows from results is known once it was begun.
+    begun = (path.name for path in folder.trials.glob("*") if _TRIAL_ID.fullmatch(path.name))
+    yield from sorted(begun, key=lambda trial_id: int(trial_id.split("-")[0]))
+
+
+_TRIAL_ID = re.compile(r"[0-9]{4,}-[0-9a-f]{8}")
 
 
 def study_names(root: ResultsRoot) -> list[str]:

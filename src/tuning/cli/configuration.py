@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tuning.cli import options
+from tuning.cli.trial import check_model
 from tuning.errors import UserError
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def show(
 
     composed = compose(config, overrides or [], config_dir)
     built = build(composed.data, composed.place)
+    check_model(built)
     if as_json:
         answer: dict[str, Any] = built.model_dump(mode="json")
         if explain:
@@ -144,17 +146,25 @@ def validate(
 
 
 def _mistakes(path: Path, config_dir: Path) -> list[str]:
-    from tuning.cli.trial import check_model
+    from tuning.cli.study import StudyRequest, make_spec
     from tuning.composition import load
-    from tuning.grid import is_space, load_space
+    from tuning.fingerprint import check_own_files
+    from tuning.grid import check_size, is_space
 
     try:
         if is_space(path, [config_dir]):
-            load_space(str(path), [config_dir])
+            request = StudyRequest(name="validate", space=str(path), config_dir=config_dir)
+            plan = make_spec(request).plan()
+            # A whole product is there to be counted and drawn from.
+            if plan.draws:
+                check_size(plan)
         else:
-            check_model(load(path, (), [config_dir]))
+            config = load(path, (), [config_dir])
+            check_model(config)
+            check_own_files(config)
     except UserError as error:
-        return str(error).splitlines()
+        lines = str(error).splitlines()
+        return [line if str(path) in line else f"{path}: {line}" for line in lines]
     return []
 
 

@@ -99,7 +99,11 @@ def root(
         raise UserError(
             f"--mode {mode.value} needs {_MISSING_PART[mode]}, which does not exist yet"
         )
+    is_given = {name for name in context.params if _was_given(context, name)}
+    if mode is Mode.SINGLE and "space" in is_given:
+        raise UserError("--space belongs to --mode grid; a single trial varies nothing")
     given = {
+        "experiment_name": name if config is not None and "name" in is_given else None,
         "lightning_config.gpu_tier": gpu_tier,
         "tokenizer_config.use_english_only_tokens": "true" if english_only else None,
         "tokenizer_config.analyze_thinking_mode": "true" if analyze_thinking else None,
@@ -135,13 +139,17 @@ def root(
 def _check_no_options(context: typer.Context) -> None:
     """Refuse an option before a subcommand, which would have no effect there."""
     for name in context.params:
-        source = context.get_parameter_source(name)
-        if source is not None and source.name == "COMMANDLINE":
+        if _was_given(context, name):
             option = {"as_json": "json"}.get(name, name).replace("_", "-")
             raise UserError(
                 f"--{option} goes after the subcommand: "
                 f"tuning {context.invoked_subcommand} ... --{option}"
             )
+
+
+def _was_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 _USAGE_ERROR = cast(type[Exception], typer.BadParameter.__mro__[2])
@@ -159,6 +167,10 @@ def main() -> None:
     except _USAGE_ERROR as error:
         text: str = error.format_message()  # type: ignore[attr-defined]
         # A group without a command has shown its help, and nothing is left to say.
+        if "No such command" in text and "=" in text:
+            text = (
+                f"{text.partition('.')[0]}; the old spelling takes no overrides, but --config FILE"
+            )
         if text.strip():
             print(f"tuning: {' '.join(text.split())}", file=sys.stderr)
         sys.exit(2)
@@ -167,6 +179,12 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
+    except OSError as error:
+        # What names no file of ours is the output that this was printed to.
+        if error.filename is not None:
+            raise
+        print(f"tuning: cannot write the output: {error.strerror}", file=sys.stderr)
+        sys.exit(2)
 
 
 def _program() -> Any:

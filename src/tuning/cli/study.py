@@ -7,15 +7,16 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tuning.cli import options
+from tuning.errors import UserError
 from tuning.scoring import Focus
 
 if TYPE_CHECKING:
-    from tuning.config import ExperimentConfig
+    from tuning.config import ExperimentConfig, TokenizerConfig
     from tuning.grid import Proposal
     from tuning.search_space import SearchSpace
     from tuning.study import StudySpec
@@ -45,7 +46,7 @@ def run(
         int | None,
         typer.Option(help="Configurations that a random or bayesian space makes.", min=1),
     ] = None,
-    seed: Annotated[int, typer.Option(help="First seed.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="First seed.", min=0, max=2**31)] = 0,
     max_failures: Annotated[int, typer.Option(help="Failed trials that end the study.", min=0)] = 5,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Run trials again that failed before.")
@@ -128,14 +129,22 @@ def list_studies(
     from tuning.study import load_study, study_names
 
     root = ResultsRoot(results_dir)
-    rows = []
+    rows: list[dict[str, Any]] = []
+    mistakes = []
     for name in study_names(root):
-        spec, records = load_study(root, name)
-        rows.append({"study": name, "finished": len(records), "planned": spec.plan().num_trials})
+        try:
+            spec, records = load_study(root, name)
+            planned = spec.plan().num_trials
+        except UserError as error:
+            mistakes.append(str(error))
+            continue
+        rows.append({"study": name, "finished": len(records), "planned": planned})
     if as_json:
         typer.echo(json.dumps(rows))
     for row in rows if not as_json else []:
         typer.echo(f"{row['study']}: {row['finished']} of {row['planned']} trials finished")
+    if mistakes:
+        raise UserError("\n".join(mistakes))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,14 +172,13 @@ def make_spec(request: StudyRequest) -> StudySpec:
     """
     from tuning.cli.trial import check_model
     from tuning.composition import overridden
-    from tuning.grid import load_space
-    from tuning.search_space import SearchSpace
+    from tuning.grid import load_space, parse_space
     from tuning.study import StudySpec
 
     space = load_space(request.space, [request.config_dir])
     if request.num_trials is not None:
         raw = space.model_dump(mode="json", by_alias=True)
-        space = SearchSpace.model_validate({**raw, "num_trials": request.num_trials})
+        space = parse_space({**raw, "num_trials": request.num_trials}, lambda key: "--num-trials")
     base = overridden(
         _base(request, space),
         [*request.overrides, *options.focus_overrides(request.focus)],
@@ -186,8 +194,15 @@ def make_spec(request: StudyRequest) -> StudySpec:
         seed=request.seed,
         max_failures=request.max_failures,
     )
-    spec.plan().check_sampler()
+    plan = spec.plan()
+    plan.check_sampler()
+    for name in plan.models():
+        check_model(base.model_copy(update={"tokenizer_config": _of_model(base, name)}))
     return spec
+
+
+def _of_model(base: ExperimentConfig, name: str) -> TokenizerConfig:
+    return base.tokenizer_config.model_copy(update={"model_name": name})
 
 
 def _base(request: StudyRequest, space: SearchSpace) -> ExperimentConfig:

@@ -244,7 +244,7 @@ WIDE = 120
 def ranking_table(analysis: StudyAnalysis, width: int) -> Table:
     """Return the ranking of a study; in a narrow terminal without the intervals."""
     table = Table(title=f"Ranking by {analysis.focus_says}", title_justify="left")
-    table.add_column("configuration", no_wrap=True)
+    table.add_column("configuration", overflow="fold", min_width=16)
     for name in ("seeds", "objective", *analysis.base, "tie"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in analysis.configurations:
