@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -187,8 +188,14 @@ def test_a_file_may_have_a_million_bytes_and_no_more(tmp_path: Path, name: str) 
 
 
 def test_a_file_without_an_end_is_refused() -> None:
-    with pytest.raises(ConfigError, match="at most 1,000,000 bytes"):
+    with pytest.raises(ConfigError, match="/dev/zero: is no file, but a pipe or a device"):
         read_document(Path("/dev/zero"))
+
+
+def test_a_pipe_that_nobody_writes_to_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.yaml")
+    with pytest.raises(ConfigError, match="is no file, but a pipe or a device"):
+        read_document(tmp_path / "pipe.yaml")
 
 
 # --- bytes --------------------------------------------------------------------------------------

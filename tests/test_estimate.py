@@ -101,7 +101,7 @@ def test_a_training_that_is_not_there_is_to_be_made(root: ResultsRoot, small_con
     assert counts(found) == (1, 1)
     assert seconds(found) > 0
     assert found.num_bytes
-    assert found.says.startswith("1 trainings and 1 evaluations to make: about ")
+    assert found.says.startswith("1 training and 1 evaluation to make: about ")
     assert not root.root.exists()
 
 
@@ -184,7 +184,7 @@ def test_earlier_trials_of_the_model_say_how_long_it_takes(
     items = (30 + 3 * 6) * ITEMS_OF_A_WORD
     assert found.seconds == pytest.approx(tokens * 10 / 1000 + items * 6 / 300)
     assert found.basis == f"1 earlier trials of tiny in {root.root}"
-    assert found.says.startswith("1 trainings and 1 evaluations to make: about 29 seconds ")
+    assert found.says.startswith("1 training and 1 evaluation to make: about 29 seconds ")
     assert found.says.endswith(f"(from 1 earlier trials of tiny in {root.root})")
 
 
@@ -269,7 +269,7 @@ def test_a_model_that_is_not_known_before_it_is_fetched_has_no_time(
     assert counts(found) == (1, 1)
     assert (found.seconds, found.num_bytes) == (None, None)
     assert found.says == (
-        "1 trainings and 1 evaluations to make; how long is not known before the model is fetched"
+        "1 training and 1 evaluation to make; how long is not known before the model is fetched"
     )
 
 

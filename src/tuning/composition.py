@@ -281,10 +281,11 @@ _NO_GROUPS = {*ExperimentConfig.model_fields, *FLAT_NAMES}
 def _value_override(text: str, key: str, value: str, groups: Sequence[str]) -> _Value:
     whole = FLAT_NAMES.get(key, key)
     if whole.split(".")[0] not in ExperimentConfig.model_fields:
-        known = [*FLAT_NAMES, *ExperimentConfig.model_fields, *groups, *KEYS]
         # The bare name of a key in some section is more likely meant than what looks like it.
-        known = [k for k in KEYS if k.endswith(f".{key}")] or known
-        raise ConfigError(f"{key}: no such hyperparameter, key or group; {nearest(key, known)}")
+        bare = [k for k in KEYS if k.endswith(f".{key}")]
+        known = [*FLAT_NAMES, *ExperimentConfig.model_fields, *groups, *KEYS]
+        hint = f"did you mean {' or '.join(bare)}?" if bare else nearest(key, known)
+        raise ConfigError(f"{key}: no such hyperparameter, key or group; {hint}")
     hydra = f"++{whole}={value}"
     parsed = _parsed(text, hydra)
     if parsed.is_sweep_override():

@@ -32,7 +32,7 @@ def checked_name(name: str, what: str = "name") -> str:
     if not _NAME.fullmatch(name):
         raise NameRefusedError(
             f"{what} must be 1 to 128 letters, digits, '.', '_' or '-', "
-            f"and begin with a letter or digit, got {shown(name)}"
+            f"and begin with a letter or digit, got {shown(name, limit=200)}"
         )
     return name
 

@@ -209,7 +209,7 @@ def test_a_dry_run_of_single_mode_writes_the_configuration_and_nothing_else(
     assert done.returncode == 0, done.stderr
     printed = yaml.safe_load(done.stdout)
     assert printed["lightning_config"]["gpu_tier"] == "t4"
-    assert "evaluations to make: about" in done.stdout
+    assert "1 evaluation to make: about" in done.stdout
     (written,) = (p for p in tmp_path.rglob("*") if p.is_file())
     assert written.parent == tmp_path / "configs" / "hyperparameters"
     assert yaml.safe_load(written.read_text()) == printed

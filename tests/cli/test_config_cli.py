@@ -422,9 +422,48 @@ def test_the_folder_of_configurations_is_searched_before_ours(program: Program) 
     program("config", "validate", "mine.yaml").assert_one_clear_line("line 2: size: no such group")
 
 
+FOUND_ONLY_BY_LOOKING = {
+    "own sampler": (
+        "strategy: bayesian\nsampler: nomod:Cls\nHPARAM_CANDIDATES: {lora_r: [4, 8, 32]}\n",
+        ("f.yaml", "sampler nomod:Cls cannot be imported"),
+    ),
+    "many draws": (
+        "strategy: random\nnum_trials: 20000\n"
+        "HPARAM_RANGE: {learning_rate: {low: 1e-4, high: 1e-3}}\n",
+        ("f.yaml", "at most 10,000 trials"),
+    ),
+    "word list": (
+        "experiment_name: x\nspelling_config: {word_list: nope.txt}\n",
+        ("f.yaml", "spelling_config.word_list", "nope.txt"),
+    ),
+    "model": ("experiment_name: x\ntokenizer_config: {model_name: tinny}\n", ("f.yaml", "tiny")),
+    "model of a space": (
+        "HPARAM_CANDIDATES: {tokenizer_config.model_name: [tiny, tinny]}\n",
+        ("f.yaml", "'tinny'", "did you mean tiny"),
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FOUND_ONLY_BY_LOOKING)
+def test_validate_finds_what_a_run_would_stumble_over(program: Program, fault: str) -> None:
+    content, words = FOUND_ONLY_BY_LOOKING[fault]
+    Path("f.yaml").write_text(content)
+    program("config", "validate", "f.yaml").assert_one_clear_line(*words)
+
+
+def test_a_whole_product_is_valid_though_nobody_could_run_it(program: Program) -> None:
+    Path("f.yaml").write_text("strategy: grid\ndefaults: [default, _self_]\n")
+    assert "ok" in answer_of(program, "config", "validate", "f.yaml")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (["study", "run", "--space", "random", "--num-trials", "1000001"], ["--num-trials"]),
+        (["--mode", "grid", "models=tiny"], ["No such command", "--config FILE"]),
+        (["--mode", "single", "--space", "small"], ["--space belongs to --mode grid"]),
+        (["config", "show", "r=8"], ["did you mean lora_config.r", "r: no such"]),
+        (["config", "show", "LORA_R=8"], ["did you mean lora_r?"]),
         (["config", "shw"], ["No such command 'shw'", "show"]),
         (["confg"], ["No such command 'confg'"]),
         (["config", "show", "--explan"], ["No such option: --explan"]),

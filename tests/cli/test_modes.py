@@ -144,6 +144,15 @@ def test_a_dry_run_of_grid_writes_31_files_and_prints_plan_and_cost(
     assert "gpu_tier: changes the cost, not the accuracy" in done.stderr
 
 
+def test_a_name_that_is_given_wins_over_that_of_the_file(program: Program, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(
+        "experiment_name: mine\ntokenizer_config: {model_name: tiny}\n"
+    )
+    for arguments, name in (((), "mine"), (("--name", "other"), "other")):
+        done = program("--config", "mine.yaml", *arguments, "--dry-run")
+        assert yaml.safe_load(done.stdout)["experiment_name"] == name
+
+
 def test_a_grid_of_the_small_space_writes_27_files(program: Program, tmp_path: Path) -> None:
     done = program("--mode", "grid", "--space", "small", "--dry-run")
     assert done.returncode == 0, done.stderr

@@ -41,7 +41,6 @@ def show(
 
     composed = compose(config, overrides or [], config_dir)
     built = build(composed.data, composed.place)
-    check_model(built)
     if as_json:
         answer: dict[str, Any] = built.model_dump(mode="json")
         if explain:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from tuning import files
-from tuning.errors import ModelError, nearest
+from tuning.errors import ModelError, nearest, shown
 from tuning.known_models import HUB_IDS, PACKAGED_MODELS, PackagedModel
 from tuning.model import tiny
 from tuning.paths import model_cache, user_path
@@ -52,6 +52,10 @@ def check_name(name: str) -> None:
     """
     if name in NAMES:
         return
+    try:
+        Path(name).is_dir()
+    except (OSError, ValueError) as error:
+        raise ModelError(f"no model can have the name {shown(name)}") from error
     if not name.strip():
         raise ModelError(f"unknown model {name!r}; known: {', '.join(NAMES)}")
     if name.startswith((".", "/", "~")) or (Path(name).is_dir() and "/" not in name):
