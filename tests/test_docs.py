@@ -85,7 +85,10 @@ def test_python_of_a_page_runs(page: Path, capsys: pytest.CaptureFixture[str]) -
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda p: p.name)
-def test_configurations_among_the_examples_are_valid(path: Path) -> None:
+def test_configurations_among_the_examples_are_valid(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
     arguments = ["config", "validate", str(path), "--config-dir", str(ROOT / "examples/configs")]
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
