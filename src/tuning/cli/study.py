@@ -16,7 +16,7 @@ from tuning.errors import UserError
 from tuning.scoring import Focus
 
 if TYPE_CHECKING:
-    from tuning.config import ExperimentConfig, TokenizerConfig
+    from tuning.config import ExperimentConfig
     from tuning.grid import Proposal
     from tuning.search_space import SearchSpace
     from tuning.study import StudySpec
@@ -173,6 +173,7 @@ def make_spec(request: StudyRequest) -> StudySpec:
     from tuning.cli.trial import check_model
     from tuning.composition import overridden
     from tuning.grid import load_space, parse_space
+    from tuning.model.hub import check_name
     from tuning.study import StudySpec
 
     space = load_space(request.space, [request.config_dir])
@@ -197,12 +198,8 @@ def make_spec(request: StudyRequest) -> StudySpec:
     plan = spec.plan()
     plan.check_sampler()
     for name in plan.models():
-        check_model(base.model_copy(update={"tokenizer_config": _of_model(base, name)}))
+        check_name(name)
     return spec
-
-
-def _of_model(base: ExperimentConfig, name: str) -> TokenizerConfig:
-    return base.tokenizer_config.model_copy(update={"model_name": name})
 
 
 def _base(request: StudyRequest, space: SearchSpace) -> ExperimentConfig:
