@@ -7,6 +7,7 @@ UserError                     one clean line and exit code 2 on the command line
 ├── ModelError                weights or a tokenizer that cannot be had or used
 │   └── DroppedTokenError     a text needs a token that the model does not have
 ├── ResultsError              a results folder that cannot be written, read or continued
+│   └── LockedError           another process holds it
 ├── SuiteError                evaluation items that cannot be built or read
 └── DataError                 training data that cannot be used
     └── LeakError             a training text teaches what is to be measured
@@ -44,6 +45,10 @@ class DroppedTokenError(ModelError):
 
 class ResultsError(UserError):
     """A results folder cannot be written, read or continued."""
+
+
+class LockedError(ResultsError):
+    """Another process is working on a study or a training."""
 
 
 class SuiteError(UserError):

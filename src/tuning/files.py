@@ -14,12 +14,14 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from tuning.errors import (
     DataError,
+    LockedError,
     NotFoundError,
     ResultsError,
     UserError,
@@ -308,25 +310,49 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> WrittenLines:
 
 
 @contextlib.contextmanager
-def exclusive_lock(path: Path, holder: str) -> Iterator[None]:
+def exclusive_lock(
+    path: Path, holder: str, while_waiting: Callable[[], None] | None = None
+) -> Iterator[None]:
     """Hold `path` by flock until the block ends or the process dies.
 
     Args:
         path: The lock file; it stays behind, empty, and means nothing by existing.
         holder: What holds it, for the message.
+        while_waiting: Called again and again until the lock is free; without it, no waiting.
 
     Raises:
-        ResultsError: Another process holds it.
+        LockedError: Another process holds it.
     """
     make_folder(path.parent)
     with readable_os_errors(path):
         file = path.open("a")
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ResultsError(f"another process is working on {holder} (lock {path})") from error
+        while not _locks(file):
+            if while_waiting is None:
+                raise LockedError(f"another process is working on {holder} (lock {path})")
+            while_waiting()
+            time.sleep(_LOCK_SECONDS)
         yield
+
+
+_LOCK_SECONDS = 0.1
+
+
+def _locks(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a living process holds a lock; on a shared disk, also one of another machine."""
+    try:
+        with path.open("a") as file:
+            return not _locks(file)
+    except OSError:
+        return False
 
 
 def sha256_of_file(path: Path) -> str:
@@ -376,3 +402,11 @@ def numbered_lines(path: Path, max_bytes: int) -> Iterator[tuple[int, int, bytes
                 offset += len(line)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def steps_of(folder: Path) -> list[int]:
+    """Return the numbers of the folders `step_<n>` in a folder, ascending."""
+    if not folder.is_dir():
+        return []
+    steps = (p.name.removeprefix("step_") for p in folder.glob("step_*") if p.is_dir())
+    return sorted(int(step) for step in steps if step.isdigit())

@@ -321,6 +321,10 @@ class Plan(Sequence[Proposal]):
         point = propose(sampler, self._points, number, own_seed, seen, self._default)
         return self._proposal(index, point, seed)
 
+    def again(self, index: int, parameters: Mapping[str, Any], seed: int) -> Proposal:
+        """Return a trial that was proposed before, from what was remembered of it."""
+        return self._proposal(index, {**self._point_at({}), **parameters}, seed)
+
     def _proposal(self, index: int, point: Mapping[str, Any], seed: int) -> Proposal:
         parameters = {
             name: value

@@ -88,6 +88,11 @@ class TrainingFolder:
         return self.root / "attempts.jsonl"
 
     @property
+    def control(self) -> Path:
+        """What the driver wishes of the attempt under way, and which attempt that is."""
+        return self.root / "control.json"
+
+    @property
     def log(self) -> Path:
         """What the training said."""
         return self.root / "log.txt"
@@ -163,6 +168,21 @@ class StudyFolder:
         return self.root / ".lock"
 
     @property
+    def control(self) -> Path:
+        """Asks the driver, wherever it runs, to stop."""
+        return self.root / "control.json"
+
+    @property
+    def final_test(self) -> Path:
+        """What reported configurations score on the test split."""
+        return self.root / "final_test.json"
+
+    @property
+    def optuna(self) -> Path:
+        """An export for Optuna's dashboard; never read back."""
+        return self.root / "study.db"
+
+    @property
     def trials(self) -> Path:
         """A folder for each trial."""
         return self.root / "trials"
@@ -183,10 +203,19 @@ class ResultsRoot:
         """Trainings and studies."""
         return self.root / "data"
 
+    def worker_log(self, number: int) -> Path:
+        """Return the file of what a worker process says."""
+        return self.root / "logs" / f"worker_{number}.log"
+
     @property
     def best_configs(self) -> Path:
         """Configurations that won a study."""
         return self.root / "configs"
+
+    def best_config(self, study: str, place: int | None = None) -> Path:
+        """Return the file of a study's best configuration, or of one on its front."""
+        suffix = "best" if place is None else f"front_{place}"
+        return self.best_configs / f"{checked_name(study, 'study name')}_{suffix}.yaml"
 
     @property
     def figures(self) -> Path:

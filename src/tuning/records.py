@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from tuning import files
 from tuning.errors import ResultsError
+from tuning.fingerprint import weights_key
+from tuning.jobs import Job
 from tuning.measures import Accuracy, Drift, TaskResult
 from tuning.paths import TrialFolder
 from tuning.scoring import TRANSFER_SCORE
@@ -23,13 +27,21 @@ from tuning.scoring import TRANSFER_SCORE
 class TrialStatus(StrEnum):
     """How far a trial has come."""
 
+    WAITING = "waiting"
+    """Proposed; never in a record."""
+    RUNNING = "running"
+    """A worker has it; never in a record."""
+    PAUSED = "paused"
+    """Stopped at a rung, where it may go on; never in a record."""
     COMPLETED = "completed"
     FAILED = "failed"
+    PRUNED = "pruned"
+    """Stopped early, for a reason that its record tells."""
 
     @property
     def is_finished(self) -> bool:
         """Whether nothing more will happen to it."""
-        return True
+        return self in (TrialStatus.COMPLETED, TrialStatus.FAILED, TrialStatus.PRUNED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,8 +74,14 @@ class TrialResult:
     """Words of the user's own list that were not trained on, by reason."""
     error_type: str | None = None
     error: str | None = None
+    reason: str | None = None
+    """Why it was pruned."""
 
     def __post_init__(self) -> None:
+        if not self.status.is_finished:
+            raise ValueError(f"a record is of a finished trial, not of one that is {self.status}")
+        if self.status is TrialStatus.PRUNED and not self.reason:
+            raise ValueError("a pruned trial needs a reason")
         if self.status is TrialStatus.COMPLETED and not self.metrics:
             raise ValueError("a completed trial needs metrics")
         if self.status is TrialStatus.FAILED and not self.error:
@@ -106,6 +124,50 @@ class TrialRecord:
 
 
 _RECORD = TypeAdapter(TrialRecord)
+
+
+def ended_early(
+    job: Job, status: TrialStatus, step: int, seconds: float, why: tuple[str, str]
+) -> TrialRecord:
+    """Return the record of a trial that its worker did not end by itself.
+
+    Args:
+        job: Its last attempt.
+        status: Failed or pruned.
+        step: Optimizer steps whose checkpoint there is.
+        seconds: That its attempts took.
+        why: Type and text of the error; for a pruned trial, of the decision.
+    """
+    kind, text = why
+    is_failed = status is TrialStatus.FAILED
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return TrialRecord(
+        trial_id=job.trial_id,
+        parameters=job.parameters,
+        seed=job.seed,
+        result=TrialResult(
+            status=status,
+            training_key=job.training_key,
+            weights_key=weights_key(job.config),
+            step=step,
+            model=job.config.tokenizer_config.model_name,
+            error_type=kind if is_failed else None,
+            error=text if is_failed else None,
+            reason=None if is_failed else text,
+        ),
+        execution=Execution(
+            started_at=now,
+            finished_at=now,
+            host=socket.gethostname(),
+            train_seconds=round(seconds, 3),
+            evaluation_seconds=0.0,
+            num_trained_tokens=0,
+            peak_memory_bytes=0,
+            num_threads=0,
+            device="",
+            num_attempts=job.attempt,
+        ),
+    )
 
 
 def write_record(folder: TrialFolder, record: TrialRecord) -> None:

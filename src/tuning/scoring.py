@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -104,3 +104,8 @@ class Focus(StrEnum):
             gains = (metrics[gain_name(Task.POSITION)], metrics[gain_name(Task.COUNT)])
             return sum(gains) / 2
         return metrics[TRANSFER_SCORE]
+
+
+def dominates(a: Sequence[float], b: Sequence[float]) -> bool:
+    """Whether `a` is nowhere worse than `b` and somewhere better; higher is better."""
+    return all(x >= y for x, y in zip(a, b, strict=True)) and tuple(a) != tuple(b)

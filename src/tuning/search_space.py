@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from tuning.config import FLAT_OF, field_value, key_of, kind_of
 from tuning.errors import ConfigError
 from tuning.points import Condition, Parameter, Points
+from tuning.pruning import Pruning
 from tuning.schema import number_of
 from tuning.scoring import Focus
 
@@ -148,6 +149,10 @@ class SearchSpace(BaseModel):
     """Seeds of every configuration."""
     replicates_of_default: Annotated[int, Field(ge=1, le=100, strict=True)] = 3
     """Seeds that the default configuration is trained with; their spread is what one seed hides."""
+    pruning: Annotated[Pruning, BeforeValidator(_with_underscores)] = Pruning.POOR_ON_BOTH
+    """How trials are stopped early: poor_on_both, median, successive_halving, patience, none."""
+    pruning_arguments: dict[str, Any] = Field(default_factory=dict)
+    """Arguments of the pruner."""
     step_scale: Annotated[float, Field(gt=0, le=1, strict=True)] = 1.0
     """Multiplies max_steps, warmup_steps and eval_frequency."""
     experiment: dict[str, Any] = Field(default_factory=dict)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import yaml
 from pydantic import BaseModel, ConfigDict
@@ -16,7 +17,7 @@ from tuning.grid import Plan, configuration
 from tuning.paths import RESERVED_STUDY_NAMES, ResultsRoot, StudyFolder
 from tuning.ranking import Contender, Ranked, rank
 from tuning.records import TrialRecord, TrialStatus, read_record
-from tuning.scoring import Focus
+from tuning.scoring import Focus, Weights, dominates
 from tuning.search_space import SearchSpace
 
 
@@ -34,6 +35,14 @@ class StudySpec(BaseModel):
     seed: int = 0
     max_failures: int = 5
     """Failed trials that end the study."""
+    deterministic: bool = False
+    """Proposals and prunings are functions of committed results alone, not of who was faster."""
+    generation_size: int = 1
+    """With deterministic: proposals that follow from results are made so many at a time."""
+    num_threads: int | None = None
+    """Processor threads of a trial, fixed when the study began: results depend on them."""
+    score_weights: tuple[float, float] | None = None
+    """Weights of position and count in the score; the focus's own if not given."""
 
     def plan(self) -> Plan:
         """Return the trials of the study, in order."""
@@ -42,6 +51,11 @@ class StudySpec(BaseModel):
     def config_of(self, record: TrialRecord) -> ExperimentConfig:
         """Return the configuration of a trial that was run."""
         return configuration(self.base, record.parameters, record.seed, self.step_scale)
+
+    @property
+    def weights(self) -> Weights:
+        """The study's weights in the transfer score."""
+        return Weights(*self.score_weights) if self.score_weights else self.focus.weights
 
     @property
     def objectives(self) -> tuple[Focus, ...]:
@@ -71,6 +85,21 @@ def existing_timestamp(root: ResultsRoot, name: str) -> str | None:
     return read_spec(folder).base.timestamp if folder.spec.exists() else None
 
 
+def existing_spec(root: ResultsRoot, name: str) -> StudySpec:
+    """Return what a study was asked to do.
+
+    Raises:
+        NotFoundError: There is no such study.
+        ResultsError: study.yaml is damaged.
+    """
+    folder = root.study(name)
+    if not folder.spec.exists():
+        raise NotFoundError(
+            f"study {name}: no such study in {root.data}; {nearest(name, study_names(root))}"
+        )
+    return read_spec(folder)
+
+
 def load_study(root: ResultsRoot, name: str) -> tuple[StudySpec, list[TrialRecord]]:
     """Return a study and the records of its finished trials.
 
@@ -78,12 +107,7 @@ def load_study(root: ResultsRoot, name: str) -> tuple[StudySpec, list[TrialRecor
         NotFoundError: There is no such study.
         ResultsError: A file of it is damaged.
     """
-    folder = root.study(name)
-    if not folder.spec.exists():
-        raise NotFoundError(
-            f"study {name}: no such study in {root.data}; {nearest(name, study_names(root))}"
-        )
-    spec = read_spec(folder)
+    spec, folder = existing_spec(root, name), root.study(name)
     found = (finished_record(folder, trial_id) for trial_id in known_trials(spec, folder))
     return spec, [record for record in found if record is not None]
 
@@ -100,6 +124,11 @@ def known_trials(spec: StudySpec, folder: StudyFolder) -> Iterator[str]:
 
 
 _TRIAL_ID = re.compile(r"[0-9]{4,}-[0-9a-f]{8}")
+
+
+def trial_index(trial_id: str) -> int:
+    """Return the place of a trial in its study, or -1 for one of no study."""
+    return int(trial_id.split("-")[0]) if _TRIAL_ID.fullmatch(trial_id) else -1
 
 
 def study_names(root: ResultsRoot) -> list[str]:
@@ -137,6 +166,33 @@ def contenders(spec: StudySpec, records: Sequence[TrialRecord]) -> list[Contende
         )
         for group in groups.values()
     ]
+
+
+class OnFront(NamedTuple):
+    """A configuration that no other beats in all objectives."""
+
+    label: str
+    trial_ids: Sequence[str]
+    values: tuple[float, ...]
+    """Mean over seeds of each of the study's objectives."""
+
+
+def front(spec: StudySpec, records: Sequence[TrialRecord]) -> list[OnFront]:
+    """Return the Pareto set of a study with several objectives, best in the first one first."""
+    if len(spec.objectives) < 2:
+        return []
+    by_id = {record.trial_id: record for record in records}
+    found = []
+    for contender in contenders(spec, records):
+        if is_control(spec, contender):
+            continue
+        metrics = [by_id[trial_id].result.metrics for trial_id in contender.trial_ids]
+        values = tuple(
+            sum(map(focus.objective, metrics)) / len(metrics) for focus in spec.objectives
+        )
+        found.append(OnFront(contender.label, contender.trial_ids, values))
+    kept = [c for c in found if not any(dominates(other.values, c.values) for other in found)]
+    return sorted(kept, key=lambda c: tuple(-value for value in c.values))
 
 
 def is_control(spec: StudySpec, contender: Contender) -> bool:

@@ -11,13 +11,16 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from tuning import files, measures
 from tuning.config import ExperimentConfig, to_yaml
+from tuning.errors import LockedError, ResultsError
 from tuning.evaluation.bench import load_bench
 from tuning.evaluation.stored import evaluate_adapter, evaluate_base
 from tuning.fingerprint import training_key, weights_key
+from tuning.jobs import How, Job, SupersededError, Tell, Wish
 from tuning.model.base import device_of, training_data_of
 from tuning.model.machine import (
     default_threads,
@@ -32,7 +35,7 @@ from tuning.scoring import OWN_WEIGHTS_SCORE, Weights
 from tuning.tasks.prompts import Prompting
 from tuning.tasks.splits import Split
 from tuning.tasks.stream import read_training_text
-from tuning.training.callbacks import OnProgress
+from tuning.training.callbacks import OnProgress, TrainingStopped
 from tuning.training.run import train
 
 
@@ -48,10 +51,15 @@ class TrialRequest:
     """The study's score weights; without a study the configuration's own."""
     budgets: frozenset[int] = frozenset()
     """Steps at which other trials will ask for the same training's adapter."""
+    until: int | None = None
+    """Step after which to pause; None to go to the end."""
 
 
 def run_trial(
-    request: TrialRequest, root: ResultsRoot, on_progress: OnProgress | None = None
+    request: TrialRequest,
+    root: ResultsRoot,
+    on_progress: OnProgress | None = None,
+    wish: Wish | None = None,
 ) -> TrialRecord:
     """Train and evaluate one configuration, or use what is already there.
 
@@ -59,12 +67,14 @@ def run_trial(
         request: The configuration, and where its record goes.
         root: All results hang off it.
         on_progress: Told of every step.
+        wish: What a driver wishes on the way.
 
     Returns:
         The record, which is also on disk. A second call with the same request trains nothing and
         gives an equal `result`.
 
     Raises:
+        TrainingStopped: It was asked to stop, or came to where it pauses.
         UserError: The model, its adapter or the results folder cannot be used.
     """
     started, clock = _now(), time.monotonic()
@@ -82,7 +92,16 @@ def run_trial(
         }
         folder = root.training(training_key(config))
         with files.exclusive_lock(folder.lock, f"training {folder.root.name}"):
-            trained = train(config, bench, data.stream, folder, request.budgets, on_progress)
+            trained = train(
+                config,
+                bench,
+                data.stream,
+                folder,
+                request.budgets,
+                on_progress,
+                request.until,
+                wish.is_to_stop if wish else lambda: False,
+            )
             tuned = evaluate_adapter(
                 bench, folder.adapter(steps), folder, steps, text.words, on_items
             )
@@ -130,8 +149,49 @@ def run_trial(
             versions=versions(),
         ),
     )
+    if wish:
+        wish.check()
     write_record(request.folder, record)
     return record
+
+
+def run_job(job: Job, results: Path, tell: Tell) -> tuple[How, str]:
+    """Bring a trial forward; what came of it is in the folders.
+
+    Args:
+        job: What a driver asks for.
+        results: The root of the results, on this machine.
+        tell: Told of every step.
+
+    Returns:
+        How it ended, and a message where no folder could say it.
+    """
+    root = ResultsRoot(results)
+    request = TrialRequest(
+        config=job.config,
+        folder=root.study(job.study).trial(job.trial_id),
+        trial_id=job.trial_id,
+        parameters=job.parameters,
+        weights=Weights(*job.weights) if job.weights else None,
+        budgets=frozenset(job.budgets),
+        until=job.until,
+    )
+    started = _now()
+    try:
+        run_trial(request, root, tell, Wish(root.training(job.training_key), job.attempt))
+    except (TrainingStopped, SupersededError):
+        pass
+    except LockedError as error:
+        return How.BUSY, str(error)
+    except ResultsError as error:
+        # The disk, not the trial: nothing could be recorded either.
+        return How.DISK, str(error)
+    except Exception as error:
+        try:
+            record_failure(request, error, started)
+        except ResultsError as refused:
+            return How.DISK, str(refused)
+    return How.RETURNED, ""
 
 
 def _share_of_items(on_progress: OnProgress | None, steps: int) -> Callable[[int, int], None]:

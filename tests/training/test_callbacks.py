@@ -41,7 +41,7 @@ def test_lines_past_a_checkpoint_are_cut(tmp_path: Path) -> None:
     progress = ProgressFile(tmp_path / "p.jsonl")
     for step in (10, 20, 30):
         progress.write(step, "train", {"loss": 1.0})
-    progress.cut_after(20)
+    progress.go_on_after(20)
     assert [line["step"] for line in files.read_json_lines(progress.path)] == [10, 20]
     progress.write(30, "train", {"loss": 2.0})
     assert files.read_json_lines(progress.path)[-1] == {"step": 30, "kind": "train", "loss": 2.0}

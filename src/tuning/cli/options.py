@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from tuning.errors import UserError, shown
 from tuning.paths import DEFAULT_CONFIG_DIR, DEFAULT_RESULTS_DIR, ResultsRoot
 from tuning.scoring import Focus
 
@@ -42,6 +46,108 @@ Overrides = Annotated[
         help="Overrides: lora_r=8, training_config.seed=1, models=tiny.", metavar="[KEY=VALUE]..."
     ),
 ]
+
+
+class BackendName(StrEnum):
+    """Where trials run."""
+
+    LOCAL = "local"
+    RAY = "ray"
+
+
+Backend = Annotated[
+    BackendName,
+    typer.Option("--backend", help="Where trials run: this machine, or a Ray cluster."),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        help="Trials at once; by default one for each GPU, or else for each core.",
+        min=1,
+        max=4096,
+    ),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        "--threads",
+        help="Processor threads of a trial, fixed when a study begins; the cores are divided by "
+        "default.",
+        min=1,
+        max=1024,
+    ),
+]
+PerGpu = Annotated[
+    int, typer.Option("--per-gpu", help="Workers that share each GPU.", min=1, max=64)
+]
+RayAddress = Annotated[
+    str | None,
+    typer.Option("--ray-address", help="Address of a Ray cluster; a local one by default."),
+]
+MaxMemory = Annotated[
+    float | None,
+    typer.Option(
+        "--max-memory",
+        help="GiB that a worker may use before it is killed; by default its share of the machine.",
+        min=0.1,
+    ),
+]
+MaxTime = Annotated[
+    str | None,
+    typer.Option("--max-time", help="Stop after so long: 90s, 30m, 2h, 1d; running trials wait."),
+]
+MaxCost = Annotated[
+    float | None,
+    typer.Option("--max-cost", help="Stop when the study's workers have cost so much.", min=0.0),
+]
+HourlyPrice = Annotated[
+    float, typer.Option("--hourly-price", help="Price of a worker's hour.", min=0.0)
+]
+RetryFailed = Annotated[
+    bool, typer.Option("--retry-failed", help="Run trials again that failed before.")
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """Where a study runs, and how much it may use."""
+
+    backend: BackendName = BackendName.LOCAL
+    workers: int | None = None
+    threads: int | None = None
+    per_gpu: int = 1
+    ray_address: str | None = None
+    max_memory: float | None = None
+    max_seconds: float | None = None
+    max_cost: float | None = None
+    hourly_price: float = 0.0
+    retry_failed: bool = False
+
+    def __post_init__(self) -> None:
+        if self.max_cost is not None and not self.hourly_price:
+            raise UserError("--max-cost needs --hourly-price: what an hour of a worker costs")
+        if self.ray_address is not None and self.backend is not BackendName.RAY:
+            raise UserError("--ray-address belongs to --backend ray")
+
+
+def seconds_of(text: str | None) -> float | None:
+    """Return the seconds that a duration such as 90s, 30m, 2h or 1d has.
+
+    Raises:
+        UserError: It is none.
+    """
+    if text is None:
+        return None
+    found = _DURATION.fullmatch(text.strip())
+    if found is None or float(found[1]) <= 0:
+        raise UserError(
+            f"--max-time must be a number with s, m, h or d, such as 30m, got {shown(text)}"
+        )
+    return float(found[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86_400}[found[2] or "s"]
+
+
+_DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([smhd]?)")
 
 RESULTS_DIR = DEFAULT_RESULTS_DIR
 CONFIG_DIR = DEFAULT_CONFIG_DIR

@@ -100,6 +100,8 @@ def item_progress(*, quiet: bool) -> Iterator[Callable[[int, int], None]]:
 
 def summary(record: TrialRecord) -> str:
     """Return one line on a trial."""
+    if record.result.reason:
+        return f"pruned: {record.result.reason}"
     if record.result.error:
         return f"failed with {record.result.error_type}: {record.result.error}"
     gains = (f"{task} {100 * r.gain.value:+.1f}" for task, r in record.result.tasks.items())

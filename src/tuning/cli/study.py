@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tuning.cli import options
+from tuning.cli.progress import ERRORS
 from tuning.errors import UserError
 from tuning.scoring import Focus
 
 if TYPE_CHECKING:
     from tuning.config import ExperimentConfig
+    from tuning.executor import Outcome
     from tuning.grid import Proposal
+    from tuning.paths import ResultsRoot
     from tuning.search_space import SearchSpace
     from tuning.study import StudySpec
 
@@ -48,9 +51,31 @@ def run(
     ] = None,
     seed: Annotated[int, typer.Option(help="First seed.", min=0, max=2**31)] = 0,
     max_failures: Annotated[int, typer.Option(help="Failed trials that end the study.", min=0)] = 5,
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Run trials again that failed before.")
+    pruning: Annotated[
+        str | None,
+        typer.Option(
+            help="How trials are stopped early: poor_on_both, median, successive_halving, patience "
+            "or none; the space's by default."
+        ),
+    ] = None,
+    deterministic: Annotated[
+        bool,
+        typer.Option(
+            "--deterministic",
+            help="Proposals and prunings follow from committed results alone, never from who was "
+            "faster.",
+        ),
     ] = False,
+    backend: options.Backend = options.BackendName.LOCAL,
+    workers: options.Workers = None,
+    threads: options.Threads = None,
+    per_gpu: options.PerGpu = 1,
+    ray_address: options.RayAddress = None,
+    max_memory: options.MaxMemory = None,
+    max_time: options.MaxTime = None,
+    max_cost: options.MaxCost = None,
+    hourly_price: options.HourlyPrice = 0.0,
+    retry_failed: options.RetryFailed = False,
     dry_run: options.DryRun = False,
     quiet: options.Quiet = False,
     as_json: options.Json = False,
@@ -59,8 +84,22 @@ def run(
 ) -> None:
     """Run a study, or go on with it where it was stopped.
 
+    Ctrl-C once: running trials finish their step and write a checkpoint. Twice: stop now.
+
     Example: tuning study run --space demo --name first --focus transfer
     """
+    resources = options.Resources(
+        backend=backend,
+        workers=workers,
+        threads=threads,
+        per_gpu=per_gpu,
+        ray_address=ray_address,
+        max_memory=max_memory,
+        max_seconds=options.seconds_of(max_time),
+        max_cost=max_cost,
+        hourly_price=hourly_price,
+        retry_failed=retry_failed,
+    )
     request = StudyRequest(
         name=Path(space).stem if name is None else name,
         space=space,
@@ -71,6 +110,8 @@ def run(
         num_trials=num_trials,
         seed=seed,
         max_failures=max_failures,
+        pruning=pruning,
+        deterministic=deterministic,
         results_dir=results_dir,
         config_dir=config_dir,
     )
@@ -78,7 +119,50 @@ def run(
     if dry_run:
         print_plan(spec, results_dir, as_json=as_json)
         return
-    run_and_print(spec, results_dir, quiet=quiet, as_json=as_json, retry_failed=retry_failed)
+    run_and_print(spec, results_dir, resources, quiet=quiet, as_json=as_json)
+
+
+@app.command("resume")
+def resume(
+    name: Annotated[str, typer.Argument(help="Name of the study.")],
+    max_failures: Annotated[
+        int | None, typer.Option(help="Failed trials that end the study.", min=0)
+    ] = None,
+    backend: options.Backend = options.BackendName.LOCAL,
+    workers: options.Workers = None,
+    per_gpu: options.PerGpu = 1,
+    ray_address: options.RayAddress = None,
+    max_memory: options.MaxMemory = None,
+    max_time: options.MaxTime = None,
+    max_cost: options.MaxCost = None,
+    hourly_price: options.HourlyPrice = 0.0,
+    retry_failed: options.RetryFailed = False,
+    quiet: options.Quiet = False,
+    as_json: options.Json = False,
+    results_dir: options.ResultsDir = options.RESULTS_DIR,
+) -> None:
+    """Go on with a study, asked what it was asked before.
+
+    Example: tuning study resume first --max-time 2h
+    """
+    from tuning.paths import ResultsRoot
+    from tuning.study import existing_spec
+
+    spec = existing_spec(ResultsRoot(results_dir), name)
+    if max_failures is not None:
+        spec = spec.model_copy(update={"max_failures": max_failures})
+    resources = options.Resources(
+        backend=backend,
+        workers=workers,
+        per_gpu=per_gpu,
+        ray_address=ray_address,
+        max_memory=max_memory,
+        max_seconds=options.seconds_of(max_time),
+        max_cost=max_cost,
+        hourly_price=hourly_price,
+        retry_failed=retry_failed,
+    )
+    run_and_print(spec, results_dir, resources, quiet=quiet, as_json=as_json)
 
 
 def demo(
@@ -91,7 +175,7 @@ def demo(
     Example: tuning demo --results-dir /tmp/demo
     """
     spec = make_spec(StudyRequest(name=DEMO, space=DEMO, results_dir=results_dir))
-    run_and_print(spec, results_dir, quiet=quiet, as_json=as_json)
+    run_and_print(spec, results_dir, options.Resources(), quiet=quiet, as_json=as_json)
 
 
 def grid(request: StudyRequest, *, dry_run: bool, quiet: bool, as_json: bool) -> None:
@@ -114,7 +198,7 @@ def grid(request: StudyRequest, *, dry_run: bool, quiet: bool, as_json: bool) ->
     if dry_run:
         print_plan(spec, request.results_dir, as_json=as_json, files=files)
         return
-    run_and_print(spec, request.results_dir, quiet=quiet, as_json=as_json)
+    run_and_print(spec, request.results_dir, options.Resources(), quiet=quiet, as_json=as_json)
 
 
 @app.command("list")
@@ -160,6 +244,8 @@ class StudyRequest:
     num_trials: int | None = None
     seed: int = 0
     max_failures: int = 5
+    pruning: str | None = None
+    deterministic: bool = False
     results_dir: Path = options.RESULTS_DIR
     config_dir: Path = options.CONFIG_DIR
 
@@ -172,14 +258,12 @@ def make_spec(request: StudyRequest) -> StudySpec:
     """
     from tuning.cli.trial import check_model
     from tuning.composition import overridden
-    from tuning.grid import load_space, parse_space
+    from tuning.grid import load_space
     from tuning.model.hub import check_name
     from tuning.study import StudySpec
 
     space = load_space(request.space, [request.config_dir])
-    if request.num_trials is not None:
-        raw = space.model_dump(mode="json", by_alias=True)
-        space = parse_space({**raw, "num_trials": request.num_trials}, lambda key: "--num-trials")
+    space = _with_options(space, request)
     base = overridden(
         _base(request, space),
         [*request.overrides, *options.focus_overrides(request.focus)],
@@ -194,12 +278,27 @@ def make_spec(request: StudyRequest) -> StudySpec:
         step_scale=space.step_scale if request.step_scale is None else request.step_scale,
         seed=request.seed,
         max_failures=request.max_failures,
+        deterministic=request.deterministic,
     )
     plan = spec.plan()
     plan.check_sampler()
     for name in plan.models():
         check_name(name)
     return spec
+
+
+def _with_options(space: SearchSpace, request: StudyRequest) -> SearchSpace:
+    from tuning.grid import parse_space
+
+    raw = space.model_dump(mode="json", by_alias=True)
+    if request.num_trials is not None:
+        space = parse_space({**raw, "num_trials": request.num_trials}, lambda key: "--num-trials")
+    if request.pruning is not None and request.pruning.replace("-", "_") != space.pruning:
+        # Arguments belong to the pruner that the file names.
+        chosen = {"pruning": request.pruning, "pruning_arguments": {}}
+        raw = space.model_dump(mode="json", by_alias=True)
+        space = parse_space({**raw, **chosen}, lambda key: "--pruning")
+    return space
 
 
 def _base(request: StudyRequest, space: SearchSpace) -> ExperimentConfig:
@@ -281,15 +380,16 @@ def _print_trials(known: Sequence[Proposal], open_trials: int) -> None:
 def run_and_print(
     spec: StudySpec,
     results_dir: Path,
+    resources: options.Resources,
     *,
     quiet: bool,
     as_json: bool,
-    retry_failed: bool = False,
 ) -> None:
     """Run a study, analyse it and print what came out.
 
     Raises:
         UserError: The model or the results folder cannot be used, or too many trials failed.
+        typer.Exit: It was stopped.
     """
     from tuning.cli.space import print_notes
     from tuning.cli.trial import ensure_model
@@ -298,11 +398,20 @@ def run_and_print(
     root = options.results_root(results_dir)
     if not quiet:
         print_notes(spec.space)
-    from tuning.cli.progress import trial_progress
-    from tuning.executor import run_study
+    outcome = _run(spec, root, resources, quiet=quiet)
+    from tuning.executor import End
 
-    with trial_progress(quiet=quiet) as progress:
-        run_study(spec, root, progress, retry_failed=retry_failed)
+    if outcome.end is not End.FINISHED:
+        ERRORS.print(
+            f"tuning: {outcome.message}; {len(outcome.records)} of {spec.plan().num_trials} trials "
+            f"are finished; go on with: tuning study resume {spec.name}",
+            highlight=False,
+            soft_wrap=True,
+        )
+    if outcome.end is End.STOPPED:
+        raise typer.Exit(130)
+    if not any(record.result.metrics for record in outcome.records):
+        return
     from tuning.cli.report import analyze_and_report
 
     analysis, path = analyze_and_report(root, spec.name)
@@ -316,5 +425,28 @@ def run_and_print(
         tables.CONSOLE.print(tables.arms_table(analysis))
     for sentence in analysis.verdict:
         tables.CONSOLE.print(f"- {sentence}")
-    tables.CONSOLE.print(f"best configuration: {root.best_configs / f'{spec.name}_best.yaml'}")
+    tables.CONSOLE.print(f"best configuration: {root.best_config(spec.name)}")
     tables.CONSOLE.print(f"report: {path}")
+
+
+def _run(
+    spec: StudySpec, root: ResultsRoot, resources: options.Resources, *, quiet: bool
+) -> Outcome:
+    """Run a study on the chosen backend."""
+    from tuning.cli.backend import open_backend
+    from tuning.cli.live import live_study
+    from tuning.cli.stopping import graceful_stop
+    from tuning.executor import Limits, run_study
+    from tuning.monitor import StudyMonitor
+
+    limits = Limits(
+        max_seconds=resources.max_seconds,
+        max_cost=resources.max_cost,
+        hourly_price=resources.hourly_price,
+        retry_failed=resources.retry_failed,
+    )
+    with open_backend(spec, root, resources) as (backend, spec):
+        monitor = StudyMonitor(spec, root)
+        price = resources.hourly_price
+        with graceful_stop() as is_to_stop, live_study(monitor, price, quiet=quiet) as watcher:
+            return run_study(spec, root, backend, watcher, limits, is_to_stop)

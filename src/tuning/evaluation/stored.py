@@ -6,6 +6,7 @@ Owns the folders of evaluations: `predictions.parquet`, a row an item, and `scor
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -88,7 +89,13 @@ def evaluate_base(
     """
     suite = prompted(bench.suite, prompting, bench.words[Split.TRAIN].real)
     asked = Asked(suite=suite, folder=root.training(bench.base.key), weights=f"{bench.base.key}@0")
-    return _stored(bench, asked) or _evaluate(bench, asked, on_progress)
+    stored = _stored(bench, asked)
+    if stored:
+        return stored
+    # Trials that begin at once need the same answers: one asks, the others wait.
+    waiting = functools.partial(on_progress, 0, 1)
+    with files.exclusive_lock(asked.folder.lock, f"untouched {bench.base.name}", waiting):
+        return _stored(bench, asked) or _evaluate(bench, asked, on_progress)
 
 
 def evaluate_adapter(

@@ -6,7 +6,7 @@ None of them touches weights, data or random numbers, so how often they act chan
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,10 @@ from tuning import files
 from tuning.errors import ResultsError
 from tuning.model.lora import save_adapter
 from tuning.paths import TrainingFolder
-from tuning.training.checkpoint import steps_of
 from tuning.training.module import SpellingModule
+
+PROGRESS = "progress"
+"""Key of a checkpoint under which the lines of progress are."""
 
 LOSS_EVERY = 10
 """Optimizer steps between two lines of loss."""
@@ -29,6 +31,15 @@ OnProgress = Callable[[int, Mapping[str, float]], None]
 
 class NotANumberError(RuntimeError):
     """The loss is NaN or infinite: the run has diverged."""
+
+
+class TrainingStopped(Exception):
+    """A training stopped before its end, with a checkpoint to go on from."""
+
+    def __init__(self, step: int) -> None:
+        """Say after which optimizer step."""
+        super().__init__(f"stopped after step {step}")
+        self.step = step
 
 
 class StepCallback(pl.Callback):
@@ -69,13 +80,28 @@ class ProgressFile(StepCallback):
         self.on_progress = on_progress or (lambda step, metrics: None)
         self.written = {(line["step"], line["kind"]) for line in files.read_json_lines(path)}
 
-    def cut_after(self, step: int) -> None:
-        """Forget the lines past `step`, the checkpoint that a run continues from."""
+    def go_on_after(self, step: int, known: Sequence[Mapping[str, Any]] = ()) -> None:
+        """Have exactly the lines up to `step`, the checkpoint that a run continues from.
+
+        Args:
+            step: Later lines are forgotten.
+            known: The lines that the checkpoint remembers, for what the file has lost.
+        """
         lines = files.read_json_lines(self.path)
         kept = [line for line in lines if line["step"] <= step]
-        if len(kept) < len(lines):
+        remembered = [dict(line) for line in known if line["step"] <= step]
+        if len(remembered) > len(kept):
+            kept = remembered
+        if kept != lines:
             files.write_json_lines(self.path, kept)
         self.written = {(line["step"], line["kind"]) for line in kept}
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Let the checkpoint remember the lines up to its step: a file can lose its end."""
+        lines = files.read_json_lines(self.path)
+        checkpoint[PROGRESS] = [line for line in lines if line["step"] <= trainer.global_step]
 
     def write(self, step: int, kind: str, metrics: Mapping[str, float]) -> None:
         """Write one line unless the file has it."""
@@ -132,8 +158,26 @@ class TransferEvaluation(StepCallback):
         self.progress.write(step, "evaluation", metrics)
 
 
+class StopOnWish(StepCallback):
+    """Ends the run after a step, when it is asked to or where it is to pause."""
+
+    def __init__(self, until: int | None, is_to_stop: Callable[[], bool]) -> None:
+        """Set where to pause, and who may ask."""
+        self.until = until
+        self.is_to_stop = is_to_stop
+
+    def on_step_end(self, trainer: pl.Trainer, module: SpellingModule, step: int) -> None:
+        """Stop when it is time; the last step ends the run by itself."""
+        is_asked = self.is_to_stop() or step == self.until
+        if is_asked and step < trainer.max_steps:
+            trainer.should_stop = True
+
+
 class StepCheckpoints(StepCallback):
-    """Saves on evaluation steps; keeps the newest checkpoint, and the adapter of every budget."""
+    """Saves on evaluation steps and where a run stops.
+
+    Keeps the newest checkpoint, and the adapter of every budget.
+    """
 
     def __init__(self, folder: TrainingFolder, frequency: int, budgets: set[int]) -> None:
         """Set where and when to save.
@@ -151,11 +195,12 @@ class StepCheckpoints(StepCallback):
         """Save when it is time."""
         if step in self.budgets:
             save_adapter(module.adapted, self.folder.adapter(step))
-        if step % self.frequency == 0 or step == trainer.max_steps:
+        is_last = step == trainer.max_steps or trainer.should_stop
+        if step % self.frequency == 0 or is_last:
             self._save(trainer, step)
 
     def _save(self, trainer: pl.Trainer, step: int) -> None:
-        older = steps_of(self.folder.checkpoints)
+        older = files.steps_of(self.folder.checkpoints)
         if older and older[-1] >= step:
             return
         trainer.save_checkpoint(self.folder.checkpoint(step), weights_only=False)
@@ -173,7 +218,7 @@ def newest_usable_checkpoint(
         at_most: A later checkpoint is of no use to a shorter run.
         read: Reads a checkpoint, and raises ResultsError if it is damaged.
     """
-    for step in reversed(steps_of(folder.checkpoints)):
+    for step in reversed(files.steps_of(folder.checkpoints)):
         if step > at_most:
             continue
         try:

@@ -98,11 +98,3 @@ def _put_tensors(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
     if _ITEMS in value:
         return {k: _put_tensors(v, tensors) for k, v in value[_ITEMS]}
     return {k: _put_tensors(v, tensors) for k, v in value.items()}
-
-
-def steps_of(folder: Path) -> list[int]:
-    """Return the steps of the complete checkpoints in a folder, ascending."""
-    if not folder.is_dir():
-        return []
-    steps = (p.name.removeprefix("step_") for p in folder.glob("step_*") if p.is_dir())
-    return sorted(int(step) for step in steps if step.isdigit())

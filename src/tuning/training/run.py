@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -21,13 +22,16 @@ from tuning.paths import TrainingFolder
 from tuning.tasks.items import EVALUATED_TASKS
 from tuning.tasks.stream import TrainingStream
 from tuning.training.callbacks import (
+    PROGRESS,
     OnProgress,
     ProgressFile,
     StepCheckpoints,
+    StopOnWish,
+    TrainingStopped,
     TransferEvaluation,
     newest_usable_checkpoint,
 )
-from tuning.training.checkpoint import SafetensorsCheckpointIO, steps_of
+from tuning.training.checkpoint import SafetensorsCheckpointIO
 from tuning.training.datamodule import SpellingData, StepBatches
 from tuning.training.module import SpellingModule
 
@@ -57,39 +61,76 @@ def train(
     folder: TrainingFolder,
     budgets: frozenset[int] = frozenset(),
     on_progress: OnProgress | None = None,
+    until: int | None = None,
+    is_to_stop: Callable[[], bool] = lambda: False,
 ) -> Trained:
     """See to it that `folder` holds the adapter after `max_steps` steps.
 
     Continues from the newest checkpoint; does nothing when the adapter is there. The caller holds
     the folder's lock.
 
+    Args:
+        config: What to train.
+        bench: The base model and what it is asked on the way.
+        stream: The examples.
+        folder: The training's.
+        budgets: Steps whose adapter is kept too.
+        on_progress: Told of every step.
+        until: Step after which to stop; None to go to the end.
+        is_to_stop: Asked after every step whether to stop.
+
     Raises:
+        TrainingStopped: It stopped before the end, with a checkpoint.
         ResultsError: The folder belongs to another base model, other data or another precision.
     """
     steps = config.training_config.max_steps
     batches = batches_of(config, bench, stream)
     _check_identity(config, bench, folder, batches)
     if (folder.adapter(steps) / "adapter_model.safetensors").is_file():
+        _mend_progress(folder, steps)
         return Trained(0.0, _trained_tokens(folder, steps))
-    first = newest_usable_checkpoint(folder, steps, SafetensorsCheckpointIO().load_checkpoint)
+    read = SafetensorsCheckpointIO().load_checkpoint
+    first = newest_usable_checkpoint(folder, steps, read)
+    if until is not None and first >= until:
+        raise TrainingStopped(first)
     progress = ProgressFile(folder.progress, on_progress)
-    if not any(step > first for step in steps_of(folder.checkpoints)):
-        progress.cut_after(first)
+    if not any(step > first for step in files.steps_of(folder.checkpoints)):
+        known = read(folder.checkpoint(first)).get(PROGRESS, []) if first else []
+        progress.go_on_after(first, known)
     clock = time.monotonic()
     _note(folder, "start", step=first)
     with fresh_adapter(bench.base, config.lora_config, config.training_config.seed) as adapted:
         module = SpellingModule(adapted, config.training_config)
         if first == steps:
-            state = SafetensorsCheckpointIO().load_checkpoint(folder.checkpoint(first))
+            state = read(folder.checkpoint(first))
             module.load_state_dict(state["state_dict"], strict=False)
             save_adapter(adapted, folder.adapter(steps))
         else:
-            trainer = _trainer(config, bench, folder, progress, budgets | {steps})
+            stop = StopOnWish(until, is_to_stop)
+            trainer = _trainer(config, bench, folder, progress, stop, budgets | {steps})
             checkpoint = str(folder.checkpoint(first)) if first else None
             _fit(trainer, module, SpellingData(batches), checkpoint)
+            first = trainer.global_step
     seconds = time.monotonic() - clock
-    _note(folder, "end", step=steps, seconds=round(seconds, 3))
+    _note(folder, "end", step=first, seconds=round(seconds, 3))
+    if first < steps:
+        raise TrainingStopped(first)
     return Trained(seconds, _trained_tokens(folder, steps))
+
+
+def _mend_progress(folder: TrainingFolder, steps: int) -> None:
+    """Write lines that the file has lost again, from the newest checkpoint's memory of them."""
+    lines = files.read_json_lines(folder.progress)
+    if any(line["step"] == steps for line in lines):
+        return
+    for step in reversed(files.steps_of(folder.checkpoints)):
+        try:
+            known = SafetensorsCheckpointIO().load_checkpoint(folder.checkpoint(step))
+        except ResultsError:
+            continue
+        if len(known.get(PROGRESS, [])) > len(lines):
+            files.write_json_lines(folder.progress, known[PROGRESS])
+            return
 
 
 def _fit(
@@ -110,6 +151,7 @@ def _trainer(
     bench: Bench,
     folder: TrainingFolder,
     progress: ProgressFile,
+    stop: StopOnWish,
     budgets: frozenset[int],
 ) -> pl.Trainer:
     frequency = config.transfer_config.eval_frequency
@@ -131,6 +173,7 @@ def _trainer(
         callbacks=[
             progress,
             TransferEvaluation(evaluate, frequency, progress),
+            stop,
             StepCheckpoints(folder, frequency, set(budgets)),
         ],
         plugins=[SafetensorsCheckpointIO()],

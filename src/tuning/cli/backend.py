@@ -1,0 +1,70 @@
+"""From options to a place where trials run."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from tuning.cli import options
+from tuning.errors import UserError
+
+if TYPE_CHECKING:
+    from tuning.jobs import Backend
+    from tuning.paths import ResultsRoot
+    from tuning.study import StudySpec
+
+
+@contextlib.contextmanager
+def open_backend(
+    spec: StudySpec, root: ResultsRoot, resources: options.Resources
+) -> Iterator[tuple[Backend, StudySpec]]:
+    """Yield a backend, and the study with what its workers settle: their threads.
+
+    Raises:
+        UserError: The backend cannot be had.
+    """
+    from tuning.backends.local import environments_of, memory_limit, threads_of
+    from tuning.backends.process import Limits
+    from tuning.study import read_spec
+
+    folder = root.study(spec.name)
+    stored = read_spec(folder) if folder.spec.exists() else spec
+    fixed = stored.num_threads or spec.base.training_config.num_threads
+    if fixed and resources.threads not in (None, fixed):
+        raise UserError(
+            f"--threads must be {fixed}, as study {spec.name} began, got {resources.threads}: "
+            f"results depend on it"
+        )
+    environments = environments_of(
+        spec.base, resources.workers, fixed or resources.threads, resources.per_gpu
+    )
+    settled = spec.model_copy(
+        update={
+            "num_threads": stored.num_threads or threads_of(environments[0]),
+            "generation_size": stored.generation_size
+            if folder.spec.exists()
+            else len(environments),
+        }
+    )
+    memory = resources.max_memory
+    limit = int(memory * 2**30) if memory else memory_limit(len(environments))
+    limits = Limits(memory_bytes=limit)
+    if resources.backend is options.BackendName.RAY:
+        from tuning.backends.ray import RayBackend
+
+        backend: Backend = RayBackend(
+            root,
+            address=resources.ray_address,
+            num_workers=resources.workers,
+            num_threads=settled.num_threads or 1,
+            limits=limits,
+        )
+    else:
+        from tuning.backends.local import LocalBackend
+
+        backend = LocalBackend(root, environments, limits)
+    try:
+        yield backend, settled
+    finally:
+        backend.close()

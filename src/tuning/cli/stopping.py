@@ -1,0 +1,34 @@
+"""Ctrl-C once: running trials finish their step and write a checkpoint. Twice: stop now."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+from tuning.cli.progress import ERRORS
+
+
+@contextlib.contextmanager
+def graceful_stop() -> Iterator[Callable[[], bool]]:
+    """Yield a function that tells whether the user, or the machine, has asked to stop.
+
+    Raises:
+        KeyboardInterrupt: It was asked twice.
+    """
+    asked: list[int] = []
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+        if number == signal.SIGINT:
+            ERRORS.print("\ntuning: stopping; press Ctrl-C again to stop now", highlight=False)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
