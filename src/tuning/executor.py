@@ -227,9 +227,11 @@ class _Driver:
         if self.ending is None:
             self._fill_slots()
         if not self.running:
-            if self.ending is not None or not self.open:
+            is_all_proposed = self.next_index >= self.plan.num_trials
+            if self.ending is not None or (is_all_proposed and not self.open):
                 return False
-            if not self._is_any_waiting():
+            # Without a slot nothing was proposed: a cluster's workers take a while to come up.
+            if self.open and not self._is_any_waiting() and self.backend.num_slots:
                 self._settle()
                 return True
         for ended in self.backend.poll(_POLL_SECONDS):

@@ -327,15 +327,20 @@ def exclusive_lock(
     with readable_os_errors(path):
         file = path.open("a")
     with file:
+        # Who only looks whether a lock is held has it for a moment.
+        patience = _LOCK_TRIES
         while not _locks(file):
-            if while_waiting is None:
+            patience -= 1
+            if while_waiting is not None:
+                while_waiting()
+            elif patience == 0:
                 raise LockedError(f"another process is working on {holder} (lock {path})")
-            while_waiting()
             time.sleep(_LOCK_SECONDS)
         yield
 
 
 _LOCK_SECONDS = 0.1
+_LOCK_TRIES = 3
 
 
 def _locks(file: IO[str]) -> bool:

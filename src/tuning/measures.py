@@ -20,6 +20,9 @@ from tuning.tasks.baselines import LetterGuesser
 from tuning.tasks.items import EVALUATED_TASKS, Item, Task
 from tuning.tasks.lenient import Outcome
 
+PREDICTIONS = "predictions.parquet"
+"""Name of the file of a model's answers, in the folder of an evaluation."""
+
 STRICT, CHOICE, LENIENT = "strict_correct", "choice_correct", "lenient_correct"
 
 

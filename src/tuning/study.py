@@ -43,6 +43,8 @@ class StudySpec(BaseModel):
     """Processor threads of a trial, fixed when the study began: results depend on them."""
     score_weights: tuple[float, float] | None = None
     """Weights of position and count in the score; the focus's own if not given."""
+    rescored_from: str | None = None
+    """The study whose answers this one scores anew."""
 
     def plan(self) -> Plan:
         """Return the trials of the study, in order."""

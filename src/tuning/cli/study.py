@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tuning.cli import options
+from tuning.cli import options, study_tools
 from tuning.cli.progress import ERRORS
 from tuning.errors import UserError
 from tuning.scoring import Focus
@@ -29,6 +29,13 @@ app = typer.Typer(
     help="Search: run many trials, rank and compare them.\n\n"
     "Example: tuning study run --space demo --dry-run",
 )
+
+app.command("status")(study_tools.status)
+app.command("stop")(study_tools.stop)
+app.command("clean")(study_tools.clean)
+app.command("rescore")(study_tools.rescore)
+app.command("test")(study_tools.read_test)
+app.command("dashboard")(study_tools.dashboard)
 
 DEMO = "demo"
 

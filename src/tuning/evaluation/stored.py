@@ -31,7 +31,7 @@ from tuning.tasks.prompts import Prompting, prompted
 from tuning.tasks.splits import Split
 from tuning.tasks.suite import Suite
 
-PREDICTIONS, SCORES = "predictions.parquet", "scores.json"
+SCORES = "scores.json"
 EXTRA_TOKENS = 16
 """Free answers may be so much longer than the right one before they are cut."""
 
@@ -146,7 +146,7 @@ def _stored(bench: Bench, asked: Asked) -> Evaluation | None:
         scores = files.read_json(place / SCORES)
         return Evaluation(
             key=key,
-            predictions=pd.read_parquet(place / PREDICTIONS),
+            predictions=pd.read_parquet(place / measures.PREDICTIONS),
             num_decoded=scores["num_decoded"],
             num_disagreements=scores["num_disagreements"],
             retention=_DRIFTS.validate_python(scores["retention"]),
@@ -238,7 +238,7 @@ def _store(bench: Bench, asked: Asked, evaluation: Evaluation, seconds: float) -
     """Write predictions and their scores; the scores come last and say that both are whole."""
     place = asked.folder.evaluation(evaluation.key)
     predictions = evaluation.predictions
-    files.write_atomic(place / PREDICTIONS, predictions.to_parquet(index=False))
+    files.write_atomic(place / measures.PREDICTIONS, predictions.to_parquet(index=False))
     by_task = predictions.groupby("task")
     scores: dict[str, Any] = {
         "model": bench.base.says,
