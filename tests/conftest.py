@@ -9,7 +9,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,3 +60,22 @@ def run_program(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def warm_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Return one real worker process, which a test binds to its own results."""
+    from backend_support import WarmWorker
+
+    worker = WarmWorker(tmp_path_factory.mktemp("worker"))
+    yield worker
+    worker.close()
+
+
+@pytest.fixture
+def fast_path() -> Iterator[Path]:
+    """Return an empty folder in memory, for tests that write thousands of files."""
+    from backend_support import folder_in_memory
+
+    with folder_in_memory() as folder:
+        yield folder

@@ -8,17 +8,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from backend_support import Remembers, WarmWorker
 from tuning import files
 from tuning.composition import load
 from tuning.errors import NotFoundError, ResultsError, UserError
-from tuning.executor import run_study
+from tuning.executor import End, run_study
 from tuning.fingerprint import training_key
 from tuning.grid import Proposal
 from tuning.paths import ResultsRoot
@@ -28,22 +29,6 @@ from tuning.search_space import SearchSpace
 from tuning.study import StudySpec, load_study, ranking
 
 
-class Silent:
-    """A watcher that only remembers."""
-
-    def __init__(self) -> None:
-        self.there: list[bool] = []
-
-    def trial_started(self, proposal: Proposal, index: int, total: int) -> None:
-        pass
-
-    def trial_moved(self, step: int, metrics: Mapping[str, float]) -> None:
-        pass
-
-    def trial_finished(self, record: TrialRecord, *, was_there: bool) -> None:
-        self.there.append(was_there)
-
-
 def spec_of(base: Any, candidates: dict[str, list[Any]], **changes: Any) -> StudySpec:
     space = SearchSpace.model_validate(
         {"HPARAM_CANDIDATES": candidates, "replicates_of_default": 2}
@@ -51,17 +36,32 @@ def spec_of(base: Any, candidates: dict[str, list[Any]], **changes: Any) -> Stud
     return StudySpec(name="study", space=space, base=base, **changes)
 
 
+Run = Callable[..., list[TrialRecord]]
+
+
+@pytest.fixture
+def study(warm_worker: WarmWorker) -> Run:
+    """Return a function that runs a study to its end with real trainings."""
+
+    def run(spec: StudySpec, root: ResultsRoot, watcher: Any = None) -> list[TrialRecord]:
+        outcome = run_study(spec, root, warm_worker.at(root), watcher or Remembers())
+        assert outcome.end is End.FINISHED
+        return outcome.records
+
+    return run
+
+
 def results_of(records: list[TrialRecord]) -> list[dict[str, Any]]:
     return [dataclasses.asdict(record.result) for record in records]
 
 
 def test_a_study_records_every_trial_once_and_can_be_asked_again(
-    small_config: Any, tmp_path: Path
+    small_config: Any, tmp_path: Path, study: Run
 ) -> None:
     root = ResultsRoot(tmp_path)
     spec = spec_of(small_config("max_steps=4"), {"lora_r": [4, 16], "max_steps": [8]})
-    first = Silent()
-    records = run_study(spec, root, first)
+    first = Remembers()
+    records = study(spec, root, first)
     assert [r.parameters for r in records] == [{}, {}, {"lora_r": 4}, {"max_steps": 8}]
     assert [r.seed for r in records] == [0, 1, 0, 0]
     assert all(r.result.status is TrialStatus.COMPLETED for r in records)
@@ -71,8 +71,8 @@ def test_a_study_records_every_trial_once_and_can_be_asked_again(
     assert records[0].result.training_key == records[3].result.training_key
     assert len({r.result.weights_key for r in records}) == 4
 
-    again = Silent()
-    assert results_of(run_study(spec, root, again)) == results_of(records)
+    again = Remembers()
+    assert results_of(study(spec, root, again)) == results_of(records)
     assert again.there == [True] * 4
     assert load_study(root, "study")[1] == records
     events = [e["event"] for e in files.read_json_lines(root.study("study").events)]
@@ -80,11 +80,11 @@ def test_a_study_records_every_trial_once_and_can_be_asked_again(
 
 
 def test_the_best_configuration_is_a_file_that_can_be_run(
-    small_config: Any, tmp_path: Path
+    small_config: Any, tmp_path: Path, study: Run
 ) -> None:
     root = ResultsRoot(tmp_path)
     spec = spec_of(small_config("max_steps=4"), {"lora_r": [4]}, focus=Focus.SPELLING)
-    records = run_study(spec, root, Silent())
+    records = study(spec, root)
     best = ranking(spec, records)[0]
     path = root.best_configs / "study_best.yaml"
     chosen = next(p for p in spec.plan() if p.trial_id == best.contender.trial_ids[0])
@@ -92,12 +92,14 @@ def test_the_best_configuration_is_a_file_that_can_be_run(
     assert "gain in spelling" in path.read_text().splitlines()[0]
 
 
-def test_focus_changes_weights_and_what_ranks(small_config: Any, tmp_path: Path) -> None:
+def test_focus_changes_weights_and_what_ranks(
+    small_config: Any, tmp_path: Path, study: Run
+) -> None:
     root = ResultsRoot(tmp_path)
     base = small_config("max_steps=4")
     for focus in Focus:
         spec = spec_of(base, {"lora_r": [4]}, focus=focus)
-        records = run_study(spec.model_copy(update={"name": focus.value}), root, Silent())
+        records = study(spec.model_copy(update={"name": focus.value}), root)
         weights = {Focus.SPELLING: 0.3, Focus.TRANSFER: 0.6, Focus.BALANCED: 0.5}[focus]
         m = records[0].result.metrics
         position, count = m["transfer/position/accuracy"], m["transfer/count/accuracy"]
@@ -126,13 +128,13 @@ def unusable_words(path: Path) -> str:
 
 
 def test_a_failing_trial_is_recorded_and_the_study_goes_on(
-    small_config: Any, tmp_path: Path
+    small_config: Any, tmp_path: Path, study: Run
 ) -> None:
     root = ResultsRoot(tmp_path)
     base = small_config("max_steps=4")
     words = unusable_words(tmp_path / "words.txt")
     spec = spec_of(base, {"spelling_config.word_list": [words], "lora_r": [4]})
-    records = run_study(spec, root, Silent())
+    records = study(spec, root)
     statuses = [r.result.status.value for r in records]
     assert statuses == ["completed", "completed", "failed", "completed"]
     assert records[2].result.error_type == "DataError"
@@ -142,31 +144,33 @@ def test_a_failing_trial_is_recorded_and_the_study_goes_on(
     assert all("word_list" not in r.contender.label for r in ranking(spec, records))
 
 
-def test_too_many_failures_end_the_study(small_config: Any, tmp_path: Path) -> None:
+def test_too_many_failures_end_the_study(small_config: Any, tmp_path: Path, study: Run) -> None:
     lists = [unusable_words(tmp_path / f"{name}.txt") for name in "abc"]
     spec = spec_of(
         small_config("max_steps=4"), {"spelling_config.word_list": lists}, max_failures=1
     )
     with pytest.raises(UserError, match="2 trials failed, at most 1 may.*b.txt"):
-        run_study(spec, ResultsRoot(tmp_path), Silent())
+        study(spec, ResultsRoot(tmp_path))
 
 
 def test_a_study_of_the_same_name_with_other_settings_is_left_alone(
-    small_config: Any, tmp_path: Path
+    small_config: Any, tmp_path: Path, study: Run
 ) -> None:
     root = ResultsRoot(tmp_path)
     spec = spec_of(small_config("max_steps=4"), {"lora_r": [4]})
-    run_study(spec, root, Silent())
+    study(spec, root)
     before = root.study("study").spec.read_text()
     for change in ({"seed": 5}, {"focus": Focus.TRANSFER}, {"step_scale": 0.5}):
         with pytest.raises(ResultsError, match=f"another {next(iter(change)).replace('_', ' ')}"):
-            run_study(spec.model_copy(update=change), root, Silent())
+            study(spec.model_copy(update=change), root)
     assert root.study("study").spec.read_text() == before
 
 
-def test_a_missing_study_names_those_that_exist(small_config: Any, tmp_path: Path) -> None:
+def test_a_missing_study_names_those_that_exist(
+    small_config: Any, tmp_path: Path, study: Run
+) -> None:
     root = ResultsRoot(tmp_path)
-    run_study(spec_of(small_config("max_steps=4"), {"lora_r": [16]}), root, Silent())
+    study(spec_of(small_config("max_steps=4"), {"lora_r": [16]}), root)
     with pytest.raises(NotFoundError, match="did you mean study"):
         load_study(root, "studdy")
 
@@ -220,15 +224,15 @@ def test_a_killed_driver_loses_nothing(tmp_path: Path, small_config: Any) -> Non
     assert {p.name for p in killed.trainings.iterdir() if not p.name.startswith("base_")} == keys
 
 
-class StopsAfter(Silent):
+class StopsAfter(Remembers):
     """A watcher that ends the study after so many trials, as Ctrl-C would."""
 
     def __init__(self, num_trials: int) -> None:
         super().__init__()
         self.num_trials = num_trials
 
-    def trial_finished(self, record: TrialRecord, *, was_there: bool) -> None:
-        super().trial_finished(record, was_there=was_there)
+    def trial_finished(self, proposal: Proposal, record: TrialRecord, *, was_there: bool) -> None:
+        super().trial_finished(proposal, record, was_there=was_there)
         if len(self.there) == self.num_trials:
             raise KeyboardInterrupt
 
@@ -249,18 +253,18 @@ def bayesian_spec(base: Any, **changes: Any) -> StudySpec:
 
 
 def test_a_bayesian_study_goes_on_as_if_it_had_not_been_stopped(
-    small_config: Any, tmp_path: Path
+    small_config: Any, tmp_path: Path, study: Run
 ) -> None:
     spec = bayesian_spec(small_config("max_steps=3"))
     whole, stopped = ResultsRoot(tmp_path / "whole"), ResultsRoot(tmp_path / "stopped")
-    records = run_study(spec, whole, Silent())
+    records = study(spec, whole)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
-            run_study(spec, stopped, StopsAfter(3))
+            study(spec, stopped, StopsAfter(3))
     seen, known = load_study(stopped, "study")
     assert (seen, len(known)) == (spec, 3)
-    watcher = Silent()
-    again = run_study(spec, stopped, watcher)
+    watcher = Remembers()
+    again = study(spec, stopped, watcher)
     assert watcher.there == [True, True, True, False, False]
     assert [r.trial_id for r in again] == [r.trial_id for r in records]
     assert results_of(again) == results_of(records)
@@ -273,10 +277,10 @@ def test_a_bayesian_study_goes_on_as_if_it_had_not_been_stopped(
 
 
 def test_a_bayesian_study_learns_from_results_and_repeats_each_point_by_seed(
-    small_config: Any, tmp_path: Path
+    small_config: Any, tmp_path: Path, study: Run
 ) -> None:
     spec = bayesian_spec(small_config("max_steps=3"), num_trials=2, replicates=2)
-    records = run_study(spec, ResultsRoot(tmp_path), Silent())
+    records = study(spec, ResultsRoot(tmp_path))
     # The default takes the seeds of the others too, so that they can be compared.
     assert [r.seed for r in records] == [0, 1, 0, 1, 0, 1]
     rates = [r.parameters.get("learning_rate") for r in records]
@@ -284,11 +288,13 @@ def test_a_bayesian_study_learns_from_results_and_repeats_each_point_by_seed(
     assert rates[2] == rates[3] != rates[4] == rates[5]
 
 
-def test_a_grid_that_nobody_could_run_is_refused(small_config: Any, tmp_path: Path) -> None:
+def test_a_grid_that_nobody_could_run_is_refused(
+    small_config: Any, tmp_path: Path, study: Run
+) -> None:
     space = SearchSpace.model_validate(
         {"strategy": "grid", "HPARAM_RANGE": {"max_steps": {"low": 1000, "high": 12000}}}
     )
     spec = StudySpec(name="study", space=space, base=small_config())
     with pytest.raises(UserError, match="at most 10,000 trials, this space makes 11,0"):
-        run_study(spec, ResultsRoot(tmp_path), Silent())
+        study(spec, ResultsRoot(tmp_path))
     assert not (tmp_path / "data").exists()

@@ -20,7 +20,7 @@ from tuning.ranking import Contender, Ranked
 from tuning.records import TrialRecord, TrialStatus
 from tuning.scoring import METRIC_PREFIX, Focus, calculate_transfer_score
 from tuning.statistics import Interval, detectable_gain, t_interval
-from tuning.study import StudySpec, contenders, is_control, load_study, ranking
+from tuning.study import OnFront, StudySpec, contenders, front, is_control, load_study, ranking
 from tuning.tasks.items import EVALUATED_TASKS, TRANSFER_TASKS, Task
 
 __all__ = ["StudyAnalysis", "analyze", "calculate_transfer_score", "write_analysis"]
@@ -90,6 +90,8 @@ class StudyAnalysis:
     num_planned: int
     num_completed: int
     num_failed: int
+    num_pruned: int
+    """Stopped early: poor on the way, with no final evaluation."""
     verdict: Sequence[str]
     base: Mapping[str, Accuracy]
     baselines: Mapping[str, float]
@@ -104,6 +106,10 @@ class StudyAnalysis:
     """The untouched model put otherwise: four_shot, oracle; by task."""
     curves: Sequence[Curve]
     failures: Sequence[Mapping[str, str]]
+    prunings: Sequence[Mapping[str, str]]
+    """Trials that were stopped early, and why."""
+    front: Sequence[OnFront]
+    """With several objectives: the configurations that no other beats in all of them."""
     provenance: Mapping[str, Any]
 
 
@@ -117,6 +123,7 @@ def analyze(root: ResultsRoot, name: str) -> StudyAnalysis:
     spec, records = load_study(root, name)
     completed = [r for r in records if r.result.status is TrialStatus.COMPLETED]
     failed = [r for r in records if r.result.status is TrialStatus.FAILED]
+    pruned = [r for r in records if r.result.status is TrialStatus.PRUNED]
     by_id = {r.trial_id: r for r in completed}
     rows = [_configuration(spec, ranked, by_id) for ranked in ranking(spec, completed)]
     controls = [
@@ -137,6 +144,7 @@ def analyze(root: ResultsRoot, name: str) -> StudyAnalysis:
         num_planned=spec.plan().num_trials,
         num_completed=len(completed),
         num_failed=len(failed),
+        num_pruned=len(pruned),
         verdict=(),
         base={task: result.base for task, result in first.items()},
         baselines={task: result.baseline for task, result in first.items()},
@@ -146,6 +154,10 @@ def analyze(root: ResultsRoot, name: str) -> StudyAnalysis:
         controls=controls,
         base_arms=completed[0].result.base_arms if completed else {},
         curves=[curve for r in completed if (curve := _curve(root, r, [*rows, *controls]))],
+        prunings=[
+            {"trial_id": r.trial_id, "reason": r.result.reason or ""} for r in pruned
+        ],
+        front=front(spec, completed),
         failures=[
             {"trial_id": r.trial_id, "error": f"{r.result.error_type}: {r.result.error}"}
             for r in failed
@@ -325,7 +337,8 @@ def verdict(analysis: StudyAnalysis) -> list[str]:
     if default is not None and default is not best:
         sentences.append(_gains_sentence(analysis, default))
     sentences += [_gains_sentence(analysis, control) for control in analysis.controls]
-    unfinished = analysis.num_planned - analysis.num_completed - analysis.num_failed
+    ended = analysis.num_completed + analysis.num_failed + analysis.num_pruned
+    unfinished = analysis.num_planned - ended
     if unfinished:
         sentences.append(
             f"Only {analysis.num_completed} of {analysis.num_planned} trials have completed, "
@@ -334,6 +347,11 @@ def verdict(analysis: StudyAnalysis) -> list[str]:
     elif analysis.num_failed:
         sentences.append(
             f"{analysis.num_failed} of {analysis.num_planned} trials failed and are left out."
+        )
+    if analysis.num_pruned:
+        sentences.append(
+            f"{analysis.num_pruned} of {analysis.num_planned} trials were stopped early for being "
+            f"poor on the way; they are not ranked."
         )
     if len(analysis.configurations) > 1:
         sentences.append(_ranking_sentence(analysis, best, default))

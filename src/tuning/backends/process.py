@@ -28,7 +28,7 @@ class Limits:
 
     memory_bytes: int | None = None
     """Resident size, children included, at which it is killed."""
-    silent_seconds: float = 15.0
+    silent_seconds: float = 20.0
     """Without any sign of life: the process is stopped."""
     idle_seconds: float = 60.0
     """Without a step and without using the processor: it waits for something that never comes."""

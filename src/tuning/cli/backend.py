@@ -24,7 +24,7 @@ def open_backend(
     Raises:
         UserError: The backend cannot be had.
     """
-    from tuning.backends.local import environments_of, memory_limit, threads_of
+    from tuning.backends.local import environments_of, memory_limit, threads_of, visible_gpus
     from tuning.backends.process import Limits
     from tuning.study import read_spec
 
@@ -49,7 +49,9 @@ def open_backend(
     )
     memory = resources.max_memory
     limit = int(memory * 2**30) if memory else memory_limit(len(environments))
-    limits = Limits(memory_bytes=limit)
+    # A processor that waits for its GPU looks idle.
+    idle = _IDLE_SECONDS_WITH_GPU if visible_gpus() else Limits().idle_seconds
+    limits = Limits(memory_bytes=limit, idle_seconds=idle)
     if resources.backend is options.BackendName.RAY:
         from tuning.backends.ray import RayBackend
 
@@ -68,3 +70,6 @@ def open_backend(
         yield backend, settled
     finally:
         backend.close()
+
+
+_IDLE_SECONDS_WITH_GPU = 600.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 
@@ -26,6 +27,10 @@ def graceful_stop() -> Iterator[Callable[[], bool]]:
         if number == signal.SIGINT:
             ERRORS.print("\ntuning: stopping; press Ctrl-C again to stop now", highlight=False)
 
+    if threading.current_thread() is not threading.main_thread():
+        # Only there can signals be taken; whoever runs us in a thread has ways of its own.
+        yield lambda: False
+        return
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield lambda: bool(asked)
