@@ -106,7 +106,7 @@ class FakeBackend:
         self._learns, self._is_cheap = learns, is_cheap
         self.ledger = ledger or Ledger()
         self.is_closed = False
-        self._clock = 1000.0
+        self._clock = 0.0
         self._running: dict[str, _Run] = {}
         self._count = 0
 

@@ -154,9 +154,7 @@ def analyze(root: ResultsRoot, name: str) -> StudyAnalysis:
         controls=controls,
         base_arms=completed[0].result.base_arms if completed else {},
         curves=[curve for r in completed if (curve := _curve(root, r, [*rows, *controls]))],
-        prunings=[
-            {"trial_id": r.trial_id, "reason": r.result.reason or ""} for r in pruned
-        ],
+        prunings=[{"trial_id": r.trial_id, "reason": r.result.reason or ""} for r in pruned],
         front=front(spec, completed),
         failures=[
             {"trial_id": r.trial_id, "error": f"{r.result.error_type}: {r.result.error}"}

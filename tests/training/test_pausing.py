@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,33 +78,48 @@ def assert_same_end(config: Any, root: Path, whole: Path) -> None:
     assert json.dumps(results[0]) == json.dumps(results[1])
 
 
+@pytest.fixture
+def config(small_config: Any) -> Any:
+    """Evaluations are at 4, 8 and 12, lines of loss at 10 and 12, the warm-up ends at 2."""
+    return small_config(*FEW_ITEMS)
+
+
+FEW_ITEMS = tuple(
+    f"evaluation_config.{name}"
+    for name in ("num_words=10", "num_monitor_words=3", "num_generated_items=3")
+)
+
+
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("whole")
+def roots(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("roots")
 
 
-def unbroken(config: Any, whole: Path) -> Path:
-    """Return where a configuration was run without a pause; run it when it was not yet."""
-    root = whole / f"{training_key(config)}_{config.training_config.max_steps}"
-    if not root.exists():
-        run(config, root)
-    return root
+@pytest.fixture
+def whole(config: Any, roots: Path) -> Path:
+    """Return where the configuration was run without a pause."""
+    if not (roots / "whole").exists():
+        run(config, roots / "whole")
+    return roots / "whole"
+
+
+@pytest.fixture
+def paused(config: Any, roots: Path, tmp_path: Path) -> Path:
+    """Return a copy of where it paused after step 6."""
+    if not (roots / "paused").exists():
+        run_until(config, roots / "paused", 6)
+    return Path(shutil.copytree(roots / "paused", tmp_path / "paused"))
 
 
 # --- pausing ------------------------------------------------------------------------------------
 
 
-# Evaluations are at 4, 8 and 12, lines of loss at 10 and 12, the warm-up ends at 2.
-@pytest.mark.parametrize(
-    "pauses",
-    [(4, 8), (1, 2, 3, 5, 10, 11), (6, 8, 9)],
-    ids=lambda pauses: "-".join(map(str, pauses)),
-)
 def test_a_run_that_paused_ends_like_one_that_did_not(
-    small_config: Any, tmp_path: Path, whole: Path, pauses: tuple[int, ...]
+    config: Any, tmp_path: Path, whole: Path
 ) -> None:
-    config = small_config()
     folder = training_of(config, tmp_path)
+    # In the warm-up, on evaluation steps, between them, and before the last step.
+    pauses = [1, 4, 6, 8, 11]
     for step in pauses:
         assert run_until(config, tmp_path, step) == step
         assert files.steps_of(folder.checkpoints) == [step]
@@ -113,45 +129,42 @@ def test_a_run_that_paused_ends_like_one_that_did_not(
     record = run(config, tmp_path)
     assert starts(folder) == [0, *pauses]
     assert record.execution.num_attempts == len(pauses) + 1
-    assert_same_end(config, tmp_path, unbroken(config, whole))
+    assert_same_end(config, tmp_path, whole)
 
 
 def test_a_pause_within_a_schedule_that_knows_its_end_is_exact_too(
-    small_config: Any, tmp_path: Path, whole: Path
-) -> None:
-    config = small_config("training_config.schedule=cosine", "weight_decay=0.1", "lora_dropout=0.3")
-    for step in (3, 7):
-        run_until(config, tmp_path, step)
-    run(config, tmp_path)
-    assert_same_end(config, tmp_path, unbroken(config, whole))
-
-
-@pytest.mark.parametrize("until", [12, 13, 1000])
-def test_a_pause_at_or_after_the_end_is_none(
-    small_config: Any, tmp_path: Path, whole: Path, until: int
-) -> None:
-    config = small_config()
-    # What was trained already is enough to see that nobody pauses behind the last step.
-    run_until(config, tmp_path, 11)
-    run(config, tmp_path, until=until)
-    assert_same_end(config, tmp_path, unbroken(config, whole))
-
-
-def test_a_pause_behind_us_ends_at_once_and_trains_nothing(
     small_config: Any, tmp_path: Path
 ) -> None:
-    config = small_config()
-    folder = training_of(config, tmp_path)
-    run_until(config, tmp_path, 6)
+    other = small_config(
+        *FEW_ITEMS,
+        "max_steps=6",
+        "lora_dropout=0.3",
+        "training_config.schedule=cosine",
+        "training_config.weight_decay=0.1",
+    )
+    run_until(other, tmp_path / "paused", 3)
+    run(other, tmp_path / "paused")
+    run(other, tmp_path / "whole")
+    assert_same_end(other, tmp_path / "paused", tmp_path / "whole")
+
+
+def test_a_pause_at_the_end_or_after_it_is_none(config: Any, paused: Path, whole: Path) -> None:
+    for until in (12, 13):
+        run(config, paused, until=until)
+        assert_same_end(config, paused, whole)
+    assert starts(training_of(config, paused)) == [0, 6]
+
+
+def test_a_pause_behind_us_ends_at_once_and_trains_nothing(config: Any, paused: Path) -> None:
+    folder = training_of(config, paused)
     before = contents(folder)
     told: list[int] = []
-    for until in (1, 4, 6):
+    for until in (1, 6):
         with pytest.raises(TrainingStopped) as stopped:
-            run(config, tmp_path, until=until, on_progress=steps_into(told))
+            run(config, paused, until=until, on_progress=steps_into(told))
         assert stopped.value.step == 6
-    assert [step for step in told if step < 12] == []
+    assert told == []
     assert contents(folder) == before
-    assert starts(folder) == [0]
 
 
 def steps_into(told: list[int]) -> Any:
@@ -163,25 +176,23 @@ def steps_into(told: list[int]) -> Any:
 
 
 def contents(folder: TrainingFolder) -> dict[str, bytes]:
-    files_ = (path for path in folder.root.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder.root)): path.read_bytes() for path in files_}
+    found = (path for path in folder.root.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder.root)): path.read_bytes() for path in found}
 
 
-def test_a_pause_mends_the_lines_that_the_file_has_lost(small_config: Any, tmp_path: Path) -> None:
+def test_a_pause_behind_us_mends_the_lines_that_the_file_has_lost(
+    config: Any, paused: Path
+) -> None:
     """The driver judges a paused trial by these lines."""
-    config = small_config()
-    folder = training_of(config, tmp_path)
-    run_until(config, tmp_path, 8)
+    folder = training_of(config, paused)
     lines = folder.progress.read_bytes()
     folder.progress.write_bytes(lines[:-20])
-    assert run_until(config, tmp_path, 8) == 8
+    assert run_until(config, paused, 6) == 6
     assert folder.progress.read_bytes() == lines
 
 
-def test_a_finished_training_does_not_pause(small_config: Any, tmp_path: Path, whole: Path) -> None:
-    config = small_config()
-    root = unbroken(config, whole)
-    record = run(config, root, until=4)
+def test_a_finished_training_does_not_pause(config: Any, whole: Path) -> None:
+    record = run(config, whole, until=4)
     assert record.result.step == 12
     assert record.execution.train_seconds == 0
 
@@ -212,120 +223,105 @@ class EveryLook(Wish):
         return super().is_to_stop()
 
 
-@pytest.mark.parametrize("step", [5, 8])
 def test_a_wish_to_stop_leaves_a_checkpoint_to_go_on_from(
-    small_config: Any, tmp_path: Path, whole: Path, step: int
+    config: Any, tmp_path: Path, whole: Path
 ) -> None:
-    config = small_config()
     folder = training_of(config, tmp_path)
     attempt = claim(folder)
-    told = StopAt(folder, attempt, step)
+    told = StopAt(folder, attempt, 5)
     with pytest.raises(TrainingStopped) as stopped:
         run(config, tmp_path, on_progress=told, wish=EveryLook(folder, attempt))
-    assert stopped.value.step == step
-    assert max(told.steps) == step
-    assert files.steps_of(folder.checkpoints) == [step]
+    assert stopped.value.step == 5
+    assert max(told.steps) == 5
+    assert files.steps_of(folder.checkpoints) == [5]
     assert not request_of(config, tmp_path).folder.record.exists()
     run(config, tmp_path, wish=Wish(folder, claim(folder)))
-    assert starts(folder) == [0, step]
-    assert_same_end(config, tmp_path, unbroken(config, whole))
+    assert starts(folder) == [0, 5]
+    assert_same_end(config, tmp_path, whole)
 
 
-def test_a_wish_to_stop_is_known_soon_in_a_run_of_quick_steps(
+def test_a_wish_to_stop_is_known_soon_where_steps_are_quick(
     small_config: Any, tmp_path: Path
 ) -> None:
-    config = small_config("max_steps=100000", "transfer_eval_frequency=100000")
-    folder = training_of(config, tmp_path)
+    long = small_config(*FEW_ITEMS, "max_steps=2000", "transfer_eval_frequency=2000")
+    folder = training_of(long, tmp_path)
     attempt = claim(folder)
     told = StopAt(folder, attempt, 3)
     with pytest.raises(TrainingStopped) as stopped:
-        run(config, tmp_path, on_progress=told, wish=Wish(folder, attempt))
+        run(long, tmp_path, on_progress=told, wish=Wish(folder, attempt))
     assert 3 <= stopped.value.step < 200
     assert files.steps_of(folder.checkpoints) == [stopped.value.step]
 
 
-def test_a_wish_at_the_last_step_comes_too_late(
-    small_config: Any, tmp_path: Path, whole: Path
-) -> None:
-    config = small_config()
-    folder = training_of(config, tmp_path)
-    run_until(config, tmp_path, 10)
+def test_a_wish_at_the_last_step_comes_too_late(config: Any, paused: Path, whole: Path) -> None:
+    folder = training_of(config, paused)
     attempt = claim(folder)
     told = StopAt(folder, attempt, 12)
-    run(config, tmp_path, on_progress=told, wish=EveryLook(folder, attempt))
-    assert_same_end(config, tmp_path, unbroken(config, whole))
+    run(config, paused, on_progress=told, wish=EveryLook(folder, attempt))
+    assert_same_end(config, paused, whole)
 
 
 # --- superseded ---------------------------------------------------------------------------------
 
 
-class Claim:
+class TakenOver:
     """Is told of steps, and has another attempt take over at one of them."""
 
     def __init__(self, folder: TrainingFolder, when: str) -> None:
         self.folder, self.when = folder, when
 
     def __call__(self, step: int, metrics: Mapping[str, float]) -> None:
-        if self.when in metrics and step >= 6:
+        if self.when in metrics and step > 8:
             claim(self.folder)
-            self.when = "done"
+            self.when = "never again"
 
 
 @pytest.mark.parametrize("when", ["loss", "evaluated"], ids=["while training", "while evaluating"])
 def test_an_attempt_that_was_superseded_writes_no_record(
-    small_config: Any, tmp_path: Path, whole: Path, when: str
+    config: Any, paused: Path, whole: Path, when: str
 ) -> None:
-    config = small_config()
-    folder = training_of(config, tmp_path)
+    folder = training_of(config, paused)
     wish = EveryLook(folder, claim(folder))
     with pytest.raises(SupersededError, match="attempt 2 took over from 1"):
-        run(config, tmp_path, on_progress=Claim(folder, when), wish=wish)
-    assert not request_of(config, tmp_path).folder.record.exists()
-    run(config, tmp_path, wish=Wish(folder, claim(folder)))
-    assert_same_end(config, tmp_path, unbroken(config, whole))
+        run(config, paused, on_progress=TakenOver(folder, when), wish=wish)
+    assert not request_of(config, paused).folder.record.exists()
+    run(config, paused, wish=Wish(folder, claim(folder)))
+    assert_same_end(config, paused, whole)
 
 
 # --- jobs ---------------------------------------------------------------------------------------
 
 
-def jobs_of(config: Any, root: Path, pauses: Iterable[int | None]) -> Iterable[Job]:
-    for until in pauses:
-        attempt = claim(training_of(config, root))
-        yield Job(study="study", trial_id="t", config=config, until=until, attempt=attempt)
+def job_of(config: Any, root: Path, until: int | None) -> Job:
+    attempt = claim(training_of(config, root))
+    return Job(study="study", trial_id="t", config=config, until=until, attempt=attempt)
 
 
 def test_a_job_that_pauses_returns_and_its_folders_say_how_far_it_came(
-    small_config: Any, tmp_path: Path, whole: Path
+    config: Any, paused: Path, whole: Path
 ) -> None:
-    config = small_config()
-    folder = training_of(config, tmp_path)
-    reached = []
-    for job in jobs_of(config, tmp_path, [4, 6, None]):
-        assert run_job(job, tmp_path, lambda step, metrics: None) == (How.RETURNED, "")
-        reached.append(files.steps_of(folder.checkpoints))
-    assert reached == [[4], [6], [12]]
-    assert_same_end(config, tmp_path, unbroken(config, whole))
+    folder = training_of(config, paused)
+    for until, reached in ((8, 8), (None, 12)):
+        ended = run_job(job_of(config, paused, until), paused, lambda step, metrics: None)
+        assert ended == (How.RETURNED, "")
+        assert files.steps_of(folder.checkpoints) == [reached]
+    assert_same_end(config, paused, whole)
 
 
-def test_a_job_whose_training_another_process_holds_is_busy(
-    small_config: Any, tmp_path: Path
-) -> None:
-    config = small_config()
-    (job,) = jobs_of(config, tmp_path, [4])
-    with files.exclusive_lock(training_of(config, tmp_path).lock, "it"):
-        how, message = run_job(job, tmp_path, lambda step, metrics: None)
+def test_a_job_whose_training_another_process_holds_is_busy(config: Any, paused: Path) -> None:
+    job = job_of(config, paused, None)
+    with files.exclusive_lock(training_of(config, paused).lock, "it"):
+        how, message = run_job(job, paused, lambda step, metrics: None)
     assert how is How.BUSY
     assert "another process is working on training" in message
-    assert not request_of(config, tmp_path).folder.record.exists()
+    assert not request_of(config, paused).folder.record.exists()
 
 
 def test_a_training_of_another_base_is_refused_also_where_it_would_pause(
-    small_config: Any, tmp_path: Path
+    config: Any, paused: Path
 ) -> None:
-    config = small_config()
-    run_until(config, tmp_path, 2)
-    folder = training_of(config, tmp_path)
+    folder = training_of(config, paused)
     identity = files.read_json(folder.identity)
     files.write_json(folder.identity, {**identity, "weights": "0" * 64})
     with pytest.raises(ResultsError, match="begun with another weights"):
-        run(config, tmp_path, until=2)
+        run(config, paused, until=2)

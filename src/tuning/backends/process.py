@@ -212,8 +212,9 @@ class WorkerProcess:
                 )
         if now - life.last_sign > limits.silent_seconds:
             return How.HUNG, f"gave no sign of life for {limits.silent_seconds:g} s"
-        still = now - life.last_move
-        if still > limits.idle_seconds and now - life.last_use > limits.idle_seconds:
+        # Only what it has said itself counts: of a process that says nothing, nothing is known.
+        still, unused = life.last_sign - life.last_move, life.last_sign - life.last_use
+        if still > limits.idle_seconds and unused > limits.idle_seconds:
             return How.HUNG, f"neither stepped nor used the processor for {still:.0f} s"
         if still > limits.stuck_seconds:
             return How.HUNG, f"made no step for {still:.0f} s"

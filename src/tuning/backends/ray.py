@@ -14,7 +14,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -465,10 +465,13 @@ def _connect(address: str | None, num_workers: int | None, num_threads: int) -> 
     if ray.is_initialized():
         return False
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    # What trials people run is nobody else's business.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if address is not None:
         try:
+            _knock(address)
             ray.init(address=address, **quiet)
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
             says = " ".join(str(error).split())[:200]
             raise UserError(f"no Ray cluster at {address}: {says}") from error
         return True
@@ -477,8 +480,15 @@ def _connect(address: str | None, num_workers: int | None, num_threads: int) -> 
     return True
 
 
-def stations(backend: RayBackend) -> Iterator[str]:
-    """Yield where the stations are, for people."""
-    for place in backend.places:
-        shared = "shared disk" if place["shares"] else place["root"]
-        yield f"{place['host']} ({shared})"
+def _knock(address: str) -> None:
+    """Fail soon where nobody listens: Ray itself would try for minutes.
+
+    Raises:
+        OSError: Nobody does.
+    """
+    host, separator, port = address.removeprefix("ray://").rpartition(":")
+    if separator and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=_KNOCK_SECONDS).close()
+
+
+_KNOCK_SECONDS = 5.0
