@@ -17,6 +17,8 @@ from tuning.paths import ResultsRoot
 from tuning.records import Execution, TrialRecord, TrialResult, TrialStatus, write_record
 from tuning.scoring import TRANSFER_SCORE, accuracy_name, gain_name
 from tuning.tasks.items import EVALUATED_TASKS
+from tuning.training.callbacks import PROGRESS
+from tuning.training.checkpoint import SafetensorsCheckpointIO
 from tuning.trial import run_job
 
 
@@ -50,9 +52,11 @@ class Puppet:
         every, level = job.config.transfer_config.eval_frequency, self.level(job.config)
         scores = {accuracy_name(task): level for task in EVALUATED_TASKS}
         lines = [{"step": s, "kind": "evaluation", **scores} for s in range(0, end + 1, every)]
-        # As a worker does, from the memory of its checkpoint.
+        # Whole again, as a worker has it from the memory of its checkpoint.
         files.write_json_lines(folder.progress, lines)
-        files.make_folder(folder.checkpoint(end))
+        SafetensorsCheckpointIO().save_checkpoint({PROGRESS: lines}, folder.checkpoint(end))
+        for step in files.steps_of(folder.checkpoints)[:-1]:
+            files.remove_folder(folder.checkpoint(step))
         if end == steps:
             self._record(job, level)
 

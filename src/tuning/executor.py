@@ -146,6 +146,8 @@ class _Trial:
     """Attempts in a row that brought nothing."""
     known: list[Observation] = field(default_factory=list)
     """Its training's evaluations; those of steps that are its own are its curve."""
+    first_step: int = 0
+    """Checkpoint from which its attempt under way began."""
     submitted: float = 0.0
     not_before: float = 0.0
     seconds: float = 0.0
@@ -158,7 +160,7 @@ class _Past:
 
     proposed: dict[int, tuple[dict[str, Any], int]] = field(default_factory=dict)
     finished: set[str] = field(default_factory=set)
-    pruning: dict[str, str] = field(default_factory=dict)
+    pruning: dict[str, tuple[int, str]] = field(default_factory=dict)
     promoted: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
 
@@ -192,6 +194,8 @@ class _Driver:
         self.records: dict[int, TrialRecord] = {}
         self.results: dict[int, Result] = {}
         self.curves: dict[str, Curve] = {}
+        self.has_news = True
+        """Whether a trial has come to a rung, or ended, since paused ones were judged."""
         self.num_failed = 0
         self.last_failure: TrialRecord | None = None
         self.ending: End | None = None
@@ -340,9 +344,10 @@ class _Driver:
         """Return trial `index`, or None when it is finished."""
         proposal = self._proposal(index)
         key = training_key(proposal.config)
-        curve = Curve.begin(
-            proposal.trial_id, key, proposal.config, is_default=not proposal.parameters
-        )
+        # A control explains, and competes not.
+        own = self.spec.base.spelling_config.arm
+        is_spared = not proposal.parameters or proposal.config.spelling_config.arm is not own
+        curve = Curve.begin(proposal.trial_id, key, proposal.config, is_spared=is_spared)
         trial = _Trial(index, proposal, key, curve, Tail(self.root.training(key).progress))
         if self.is_pruning:
             self.curves[proposal.trial_id] = curve
@@ -392,19 +397,17 @@ class _Driver:
         """Take up a trial that an earlier run began: its prunings and rungs."""
         trial_id = trial.proposal.trial_id
         step = self._checkpoint_step(trial)
-        if not step:
-            return
-        trial.prune_reason = self.past.pruning.get(trial_id)
-        if trial.prune_reason is not None:
-            self._finish_pruned(trial, self._job(trial, attempt=0), step)
+        decided = self.past.pruning.get(trial_id)
+        if decided is not None:
+            at, trial.prune_reason = decided
+            job = self._job(trial, attempt=0)
+            self._finish_pruned(trial, job, at if self.pauses else step)
             return
         trial.passed = self.past.promoted.get(trial_id, 0)
-        if not self.pauses:
-            return
-        reached = [r for r in self.pruner.rungs(trial.curve) if r <= step]
-        if reached and reached[-1] > trial.passed:
-            trial.rung, trial.status = reached[-1], TrialStatus.PAUSED
-            self._read_curve(trial, step)
+        rung = self._next_rung(trial)
+        if rung is not None and step >= rung:
+            trial.rung, trial.status = rung, TrialStatus.PAUSED
+            self._read_curve(trial, rung)
 
     # --- one trial ------------------------------------------------------------------------------
 
@@ -415,7 +418,7 @@ class _Driver:
         files.write_atomic(trial_folder.config, to_yaml(job.config))
         self._log("submitted", trial_id=job.trial_id, attempt=job.attempt, until=job.until)
         trial.job, trial.status = job, TrialStatus.RUNNING
-        trial.submitted = self.backend.now()
+        trial.submitted, trial.first_step = self.backend.now(), self._checkpoint_step(trial)
         self.running[job.trial_id] = trial
         self.busy_trainings.add(trial.training_key)
         self.backend.submit(job)
@@ -443,10 +446,10 @@ class _Driver:
         trial = self.running.pop(ended.job.trial_id, None)
         if trial is None:
             return
-        before = self._checkpoint_step(trial)
         self.backend.pull(ended.job)
         self._observe(trial)
         self.busy_trainings.discard(trial.training_key)
+        self.has_news = True
         trial.job, trial.status = None, TrialStatus.WAITING
         trial.seconds += ended.seconds
         self.spent_seconds += ended.seconds
@@ -467,12 +470,12 @@ class _Driver:
         if record is not None:
             self._commit(trial, record, was_there=False)
             return
-        self._go_on_with(trial, ended, before)
+        self._go_on_with(trial, ended)
 
-    def _go_on_with(self, trial: _Trial, ended: Ended, before: int) -> None:
+    def _go_on_with(self, trial: _Trial, ended: Ended) -> None:
         """Prune, pause, try again or give up a trial that has no record yet."""
         step = self._checkpoint_step(trial)
-        if trial.prune_reason is not None and step:
+        if trial.prune_reason is not None:
             self._finish_pruned(trial, ended.job, step)
         elif ended.how is How.OUT_OF_MEMORY:
             self._finish_failed(trial, ended, "MemoryLimitError", step)
@@ -480,7 +483,7 @@ class _Driver:
             trial.status = TrialStatus.PAUSED
             self._log("paused", trial_id=ended.job.trial_id, step=trial.rung)
         elif self.ending is None:
-            trial.dead_ends = 0 if step > before else trial.dead_ends + 1
+            trial.dead_ends = 0 if step > trial.first_step else trial.dead_ends + 1
             if ended.how is not How.RETURNED:
                 self.watcher.said(
                     f"{ended.job.trial_id}: {ended.message}; it goes on from step {step}"
@@ -555,7 +558,9 @@ class _Driver:
         return len(trial.curve.seen) > before
 
     def _peers(self, trial: _Trial) -> list[Curve]:
-        return [c for c in self.curves.values() if c is not trial.curve]
+        return [
+            c for c in self.curves.values() if c is not trial.curve and c.arm is trial.curve.arm
+        ]
 
     def _promoted(self) -> _Trial | None:
         """Return a paused trial that may go on."""
@@ -565,11 +570,32 @@ class _Driver:
         if self.spec.deterministic:
             self._judge_together(paused)
             return None
-        for trial in sorted(paused, key=lambda t: -(t.rung or 0)):
-            if trial.training_key not in self.busy_trainings and self._verdict(trial) is None:
-                self._promote(trial)
-                return trial
+        if not self.has_news:
+            return None
+        for trial in self._candidates(paused):
+            self._promote(trial)
+            return trial
+        self.has_news = False
         return None
+
+    def _candidates(self, paused: Sequence[_Trial]) -> Iterator[_Trial]:
+        """Yield paused trials that may go on: of the highest rung first, there the best first."""
+        by_rung: dict[int, list[_Trial]] = defaultdict(list)
+        for trial in paused:
+            if trial.training_key not in self.busy_trainings:
+                by_rung[trial.rung or 0].append(trial)
+        metric = self.objectives[0][1]
+        for rung in sorted(by_rung, reverse=True):
+            best_first = sorted(
+                by_rung[rung],
+                key=lambda t: (not t.curve.is_spared, -(t.curve.level(metric, t.rung or 0) or 0)),
+            )
+            for trial in best_first:
+                if self._verdict(trial) is None:
+                    yield trial
+                elif len(self.objectives) == 1:
+                    # The others are no better.
+                    break
 
     def _verdict(self, trial: _Trial) -> str | None:
         assert trial.rung is not None
@@ -600,7 +626,8 @@ class _Driver:
         trial_id = trial.proposal.trial_id
         self._log("pruning", trial_id=trial_id, step=trial.rung, reason=reason)
         trial.prune_reason = reason
-        self._finish_pruned(trial, self._job(trial, attempt=0), self._checkpoint_step(trial))
+        assert trial.rung is not None
+        self._finish_pruned(trial, self._job(trial, attempt=0), trial.rung)
 
     def _settle(self) -> None:
         """Nothing more can come to a rung: who is not promoted now is out."""
@@ -653,7 +680,7 @@ def _past(folder: StudyFolder) -> _Past:
         if kind == "proposed":
             past.proposed[trial_index(event["trial_id"])] = (event["parameters"], event["seed"])
         elif kind == "pruning":
-            past.pruning[event["trial_id"]] = event["reason"]
+            past.pruning[event["trial_id"]] = (event["step"], event["reason"])
         elif kind == "promoted":
             past.promoted[event["trial_id"]] = event["step"]
         elif kind == "ended":

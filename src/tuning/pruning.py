@@ -20,6 +20,7 @@ from tuning.errors import ConfigError, nearest
 from tuning.schema import law_of_error
 from tuning.scoring import Focus, Weights, accuracy_name, calculate_transfer_score, dominates
 from tuning.tasks.items import EVALUATED_TASKS
+from tuning.tasks.stream import Arm
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,9 @@ class Curve:
     warmup_steps: int
     max_steps: int
     eval_frequency: int
-    is_default: bool
+    arm: Arm
+    is_spared: bool
+    """Never stopped: the default configuration, and controls, which explain and compete not."""
     seen: list[Observation] = field(default_factory=list)
     """In order of steps; step 0 is the untouched model."""
     _levels: dict[tuple[Metric, float], float] = field(default_factory=dict)
@@ -88,7 +91,7 @@ class Curve:
 
     @classmethod
     def begin(
-        cls, trial_id: str, training_key: str, config: ExperimentConfig, *, is_default: bool
+        cls, trial_id: str, training_key: str, config: ExperimentConfig, *, is_spared: bool
     ) -> Curve:
         """Return the curve of a trial that has not begun."""
         training = config.training_config
@@ -99,7 +102,8 @@ class Curve:
             training.warmup_steps,
             training.max_steps,
             config.transfer_config.eval_frequency,
-            is_default,
+            config.spelling_config.arm,
+            is_spared,
         )
 
     @property
@@ -118,10 +122,10 @@ class Curve:
         return [seen for seen in self.seen if 0 < seen.step <= step]
 
     def level(self, metric: Metric, step: float) -> float | None:
-        """Return the metric around a step: the mean over the last third of the way to it.
+        """Return the mean of the metric over the way to a step; None if the trial is not there yet.
 
-        A single look at the small monitor suite is noise by several points. None if the trial has
-        not come so far.
+        A single look at the small monitor suite is noise by several points: the running mean is
+        what the median rule of Google Vizier (Golovin et al. 2017) compares too.
         """
         if self.step < step:
             return None
@@ -131,10 +135,8 @@ class Curve:
         return known
 
     def _mean_before(self, metric: Metric, step: float) -> float:
-        values = [metric(seen) for seen in self.upto(step) if seen.step > step * 2 / 3]
-        if not values:
-            values = [metric(seen) for seen in (self.upto(step) or self.seen)[-1:]]
-        return statistics.fmean(values)
+        # Before its first evaluation a trial is the untouched model.
+        return statistics.fmean(metric(seen) for seen in self.upto(step) or self.seen[:1])
 
 
 class Pruner(Protocol):
@@ -166,7 +168,7 @@ class _Place(NamedTuple):
     """How a trial stands among its peers by one metric, at equal steps or at equal examples."""
 
     value: float
-    median: float
+    quantile: float
     num_peers: int
     axis: str
 
@@ -206,7 +208,7 @@ def _quantile(values: Sequence[float], share: float) -> float:
 
 def _says(name: str, places: Sequence[_Place]) -> str:
     parts = (
-        f"{100 * p.value:.1f} % against {100 * p.median:.1f} % of {p.num_peers} peers at equal "
+        f"{100 * p.value:.1f} % against {100 * p.quantile:.1f} % of {p.num_peers} peers at equal "
         f"{p.axis}"
         for p in places
     )
@@ -221,15 +223,15 @@ _FILE = ConfigDict(extra="forbid", frozen=True)
 class _Settings(BaseModel):
     model_config = _FILE
 
-    warmup_share: Annotated[float, Field(ge=0, le=1)] = 0.2
+    warmup_share: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Share of a trial's own steps before which it is never stopped; nor in its warm-up."""
-    min_peers: Annotated[int, Field(ge=1)] = 4
+    min_peers: Annotated[int, Field(ge=1)] = 3
     """Other trainings that must have come as far."""
 
     def is_protected(self, curve: Curve, step: int) -> bool:
         """Whether nothing may stop a trial yet: the default, ever; others in their warm-up."""
         warm = max(curve.warmup_steps, self.warmup_share * curve.max_steps)
-        return curve.is_default or step <= warm or step >= curve.max_steps
+        return curve.is_spared or step <= warm or step >= curve.max_steps
 
     def rungs(self, curve: Curve) -> Sequence[int]:
         """Return the steps of synchronous decisions: quarters of the trial's own way."""
@@ -240,8 +242,10 @@ class PoorOnBoth(_Settings):
     """Stops what is poor on spelling and on transfer alike."""
 
     pauses: ClassVar[bool] = False
-    share: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    """Quantile of the peers below which a trial is poor."""
+    share: Annotated[float, Field(gt=0, lt=1)] = 0.67
+    """Quantile of the peers below which a trial is poor: not among the best third."""
+    margin: Annotated[float, Field(ge=0, lt=1)] = 0.005
+    """As a rate; who is nearer to the quantile is not poor: that much is noise."""
 
     def judge(
         self, curve: Curve, peers: Sequence[Curve], step: int, objectives: Objectives
@@ -254,7 +258,7 @@ class PoorOnBoth(_Settings):
             places = _places(curve, peers, metric, step, self.share)
             if not places or any(p.num_peers < self.min_peers for p in places):
                 return None
-            if any(p.value >= p.median for p in places):
+            if any(p.value >= p.quantile - self.margin for p in places):
                 return None
             says.append(_says(name, places))
         return f"poor on both at step {step}: {'; '.join(says)}"
@@ -276,7 +280,7 @@ class Median(_Settings):
             places = _places(curve, peers, metric, step, 0.5)
             if not places or any(p.num_peers < self.min_peers for p in places):
                 return None
-            if any(p.value >= p.median for p in places):
+            if any(p.value >= p.quantile for p in places):
                 return None
             says.append(_says(name, places))
         return f"below the median at step {step}: {'; '.join(says)}"
@@ -331,7 +335,7 @@ class SuccessiveHalving(_Settings):
         self, curve: Curve, peers: Sequence[Curve], step: int, objectives: Objectives
     ) -> str | None:
         """Return a reason if the trial is not among the best part of those at its rung."""
-        if curve.is_default:
+        if curve.is_spared:
             return None
         own = _values(curve, step, objectives)
         if own is None:

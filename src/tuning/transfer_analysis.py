@@ -138,7 +138,7 @@ def analyze(root: ResultsRoot, name: str) -> StudyAnalysis:
         is_embedded_model=spec.base.tokenizer_config.model_name == "tiny",
         focus=spec.focus.value,
         focus_says=spec.focus.says,
-        weights=spec.focus.weights,
+        weights=spec.weights,
         step_scale=spec.step_scale,
         untouched_objective=_untouched_objective(spec, first) if first else None,
         num_planned=spec.plan().num_trials,
@@ -180,7 +180,7 @@ def _untouched_objective(spec: StudySpec, tasks: Mapping[str, TaskResult]) -> fl
     if spec.focus is not Focus.BALANCED:
         return 0.0
     spelling, position, count = (tasks[task.value].base.value for task in EVALUATED_TASKS)
-    return calculate_transfer_score(spelling, position, count, *spec.focus.weights)
+    return calculate_transfer_score(spelling, position, count, *spec.weights)
 
 
 def _unranked(contender: Contender) -> Ranked:

@@ -84,7 +84,7 @@ def run_trial(
         bench = load_bench(config)
         data = training_data_of(config, bench.words[Split.TRAIN], bench.base.tokenizer)
         text = read_training_text(data.stream, steps * config.training_config.effective_batch_size)
-        on_items = _share_of_items(on_progress, steps)
+        on_items = _share_of_items(on_progress, steps, wish)
         files.write_atomic(request.folder.config, to_yaml(config))
         base = evaluate_base(bench, root, on_progress=on_items)
         base_arms = {
@@ -194,11 +194,22 @@ def run_job(job: Job, results: Path, tell: Tell) -> tuple[How, str]:
     return How.RETURNED, ""
 
 
-def _share_of_items(on_progress: OnProgress | None, steps: int) -> Callable[[int, int], None]:
-    """Return what an evaluation tells of its items, as progress of the trial."""
-    if on_progress is None:
-        return lambda done, total: None
-    return lambda done, total: on_progress(steps, {"evaluated": done / total})
+def _share_of_items(
+    on_progress: OnProgress | None, steps: int, wish: Wish | None
+) -> Callable[[int, int], None]:
+    """Return what an evaluation tells of its items, as progress of the trial.
+
+    Who is asked to stop does not finish an evaluation first: it may take minutes, and is asked
+    again later.
+    """
+
+    def on_items(done: int, total: int) -> None:
+        if wish is not None and wish.is_to_stop():
+            raise TrainingStopped(steps)
+        if on_progress is not None:
+            on_progress(steps, {"evaluated": done / total})
+
+    return on_items
 
 
 def _base_promptings(config: ExperimentConfig) -> list[Prompting]:

@@ -253,11 +253,20 @@ def test_a_wish_to_stop_is_known_soon_where_steps_are_quick(
     assert files.steps_of(folder.checkpoints) == [stopped.value.step]
 
 
-def test_a_wish_at_the_last_step_comes_too_late(config: Any, paused: Path, whole: Path) -> None:
+def test_a_wish_at_the_last_step_is_obeyed_in_the_evaluation_and_no_step_is_lost(
+    config: Any, paused: Path, whole: Path
+) -> None:
     folder = training_of(config, paused)
     attempt = claim(folder)
     told = StopAt(folder, attempt, 12)
-    run(config, paused, on_progress=told, wish=EveryLook(folder, attempt))
+    with pytest.raises(TrainingStopped) as stopped:
+        run(config, paused, on_progress=told, wish=EveryLook(folder, attempt))
+    assert stopped.value.step == 12
+    assert files.steps_of(folder.checkpoints) == [12]
+    assert not request_of(config, paused).folder.record.exists()
+    record = run(config, paused, wish=Wish(folder, claim(folder)))
+    assert record.execution.train_seconds == 0
+    assert starts(folder) == [0, 6]
     assert_same_end(config, paused, whole)
 
 

@@ -117,11 +117,13 @@ def environments_of(
     Args:
         config: The study's default configuration; its model decides how many fit into memory.
         num_workers: As many as asked for; None chooses.
-        num_threads: Processor threads of a worker; None divides the cores.
+        num_threads: Processor threads of a worker; None takes OMP_NUM_THREADS, or divides the
+            cores.
         per_gpu: Workers of each visible GPU.
     """
     gpus = visible_gpus()
     cores = usable_cores()
+    num_threads = num_threads or _threads_of_the_environment()
     if gpus:
         places = [gpu for gpu in gpus for _ in range(per_gpu)]
         chosen = places[:num_workers] if num_workers else places
@@ -134,6 +136,11 @@ def environments_of(
 def threads_of(environment: Mapping[str, str]) -> int:
     """Return the processor threads that a worker has."""
     return int(environment["OMP_NUM_THREADS"])
+
+
+def _threads_of_the_environment() -> int | None:
+    text = os.environ.get("OMP_NUM_THREADS", "")
+    return max(1, int(text)) if text.isdigit() else None
 
 
 def _threads(count: int) -> dict[str, str]:

@@ -119,7 +119,8 @@ class WorkerProcess:
         self._kill()
 
     def close(self) -> None:
-        """End the process."""
+        """End the process, with its job if it has one."""
+        self.job = None
         self._kill()
         self._reap()
 

@@ -1,0 +1,124 @@
+"""SIGKILL to driver, worker or both at random moments: nothing lost, nothing twice, equal bits."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+from kills import SPACE, STUDY, measure, outcome, start, workers_of
+
+from tuning import files
+from tuning.paths import ResultsRoot
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+def test_five_kills_lose_nothing(tmp_path: Path) -> None:
+    tally = measure(tmp_path, num_kills=5, seed=5, workers=1)
+    assert tally.num_kills == 5
+    assert (tally.lost, tally.twice, tally.different) == (0, 0, 0)
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(7200)
+def test_a_hundred_kills_lose_nothing(tmp_path: Path) -> None:
+    tally = measure(tmp_path, num_kills=100, seed=0, workers=2)
+    assert tally.num_kills == 100
+    assert (tally.lost, tally.twice, tally.different) == (0, 0, 0)
+
+
+def small_space(folder: Path) -> Path:
+    """Return the file of a space of three trials."""
+    path = folder / "space.yaml"
+    path.write_text(
+        yaml.safe_dump({**SPACE, "replicates_of_default": 2, "HPARAM_CANDIDATES": {"lora_r": [4]}})
+    )
+    return path
+
+
+def wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 120
+    while not path.exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_second_driver_is_refused_and_takes_over_from_a_killed_one(tmp_path: Path) -> None:
+    space, root = small_space(tmp_path), ResultsRoot(tmp_path / "results")
+    first = start(space, root.root, workers=1)
+    wait_for(root.study(STUDY).events, first)
+    second = start(space, root.root, workers=1)
+    assert second.stderr is not None
+    said = second.stderr.read().decode().strip().splitlines()
+    assert second.wait() == 2
+    assert len(said) == 1
+    assert "another process is working on study kills" in said[0]
+
+    # Its worker is stopped, so that it cannot even notice that its driver is gone.
+    deadline = time.monotonic() + 60
+    while not list(root.trainings.glob("*/checkpoints/step_*")):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    orphans = workers_of(first)
+    assert len(orphans) == 1
+    if sys.platform == "linux":
+        orphans[0].send_signal(signal.SIGSTOP)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    third = start(space, root.root, workers=1)
+    assert third.wait() == 0, third.stderr.read() if third.stderr else ""
+    gone = psutil.wait_procs(orphans, timeout=10)[0]
+    assert gone == orphans
+
+    undisturbed = ResultsRoot(tmp_path / "undisturbed")
+    assert start(space, undisturbed.root, workers=1).wait() == 0
+    assert outcome(root) == outcome(undisturbed)
+
+
+def test_the_first_interrupt_finishes_the_step_and_the_second_stops_at_once(tmp_path: Path) -> None:
+    space, root = small_space(tmp_path), ResultsRoot(tmp_path / "results")
+    driver = start(space, root.root, workers=1)
+    deadline = time.monotonic() + 120
+    while not list(root.trainings.glob("*/progress.jsonl")):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    driver.send_signal(signal.SIGINT)
+    assert driver.wait(timeout=60) == 130
+    assert driver.stderr is not None
+    said = driver.stderr.read().decode()
+    assert "go on with: tuning study resume kills" in said
+    assert "Traceback" not in said
+    last = files.read_json_lines(root.study(STUDY).events)[-1]
+    assert last["event"] == "stopped"
+    steps = [step for t in root.trainings.glob("*") for step in files.steps_of(t / "checkpoints")]
+    assert len(steps) == 1
+
+    command = [sys.executable, "-m", "tuning", "study", "resume", STUDY, "--quiet"]
+    resumed = subprocess.run(
+        [*command, "--results-dir", str(root.root), "--workers", "1"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ},
+        timeout=250,
+    )
+    assert resumed.returncode == 0, resumed.stderr
+    starts = [
+        line["step"]
+        for path in root.trainings.glob("*/attempts.jsonl")
+        for line in files.read_json_lines(path)
+        if line["event"] == "start"
+    ]
+    assert steps[0] in starts
