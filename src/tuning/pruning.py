@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tuning.config import ExperimentConfig
 from tuning.errors import ConfigError, nearest
-from tuning.schema import law_of_error
+from tuning.schema import Number, Rate, law_of_error
 from tuning.scoring import Focus, Weights, accuracy_name, calculate_transfer_score, dominates
 from tuning.tasks.items import EVALUATED_TASKS
 from tuning.tasks.stream import Arm
@@ -172,29 +172,41 @@ class _Place(NamedTuple):
     num_peers: int
     axis: str
 
+    def is_below(self, margin: float = 0.0) -> bool:
+        """Whether it is below the quantile by more than a margin, and than rounding."""
+        return self.value < self.quantile - margin - _ROUNDING
+
+
+_ROUNDING = 1e-9
+
+
+def _distinct(curve: Curve, peers: Sequence[Curve]) -> list[Curve]:
+    """Return the other trainings, each by that of its trials which has come furthest."""
+    found = {peer.training_key: peer for peer in sorted(peers, key=lambda p: p.step)}
+    found.pop(curve.training_key, None)
+    return list(found.values())
+
 
 def _places(
     curve: Curve, peers: Sequence[Curve], metric: Metric, step: int, share: float
 ) -> list[_Place]:
     """Return where a trial stands at equal steps, and at equal examples if batch sizes differ.
 
-    Equal trainings under several names count once. `share` is the quantile that is compared with.
+    `share` is the quantile that is compared with.
     """
     value = curve.level(metric, step)
     if value is None:
         return []
-    distinct = {peer.training_key: peer for peer in sorted(peers, key=lambda p: p.step)}
-    distinct.pop(curve.training_key, None)
-    others = list(distinct.values())
-    found = []
+    others = _distinct(curve, peers)
     axes: list[tuple[str, Callable[[Curve], float]]] = [("steps", lambda peer: step)]
     if any(peer.batch_size != curve.batch_size for peer in others):
         examples = step * curve.batch_size
         axes.append(("examples", lambda peer: examples / peer.batch_size))
+    found = []
     for axis, step_of in axes:
         levels = [level for p in others if (level := p.level(metric, step_of(p))) is not None]
-        if levels:
-            found.append(_Place(value, _quantile(levels, share), len(levels), axis))
+        quantile = _quantile(levels, share) if levels else 0.0
+        found.append(_Place(value, quantile, len(levels), axis))
     return found
 
 
@@ -223,28 +235,33 @@ _FILE = ConfigDict(extra="forbid", frozen=True)
 class _Settings(BaseModel):
     model_config = _FILE
 
-    warmup_share: Annotated[float, Field(ge=0, le=1)] = 0.1
+    def rungs(self, curve: Curve) -> Sequence[int]:
+        """Return the steps of synchronous decisions: quarters of the trial's own way."""
+        return curve.observed_steps(curve.max_steps * part // 4 for part in (1, 2, 3))
+
+
+class _Patient(_Settings):
+    warmup_share: Rate = 0.1
     """Share of a trial's own steps before which it is never stopped; nor in its warm-up."""
-    min_peers: Annotated[int, Field(ge=1)] = 3
-    """Other trainings that must have come as far."""
 
     def is_protected(self, curve: Curve, step: int) -> bool:
         """Whether nothing may stop a trial yet: the default, ever; others in their warm-up."""
         warm = max(curve.warmup_steps, self.warmup_share * curve.max_steps)
         return curve.is_spared or step <= warm or step >= curve.max_steps
 
-    def rungs(self, curve: Curve) -> Sequence[int]:
-        """Return the steps of synchronous decisions: quarters of the trial's own way."""
-        return curve.observed_steps(curve.max_steps * part // 4 for part in (1, 2, 3))
+
+class _Comparing(_Patient):
+    min_peers: Annotated[int, Field(ge=1, strict=True)] = 3
+    """Other trainings that must have come as far."""
 
 
-class PoorOnBoth(_Settings):
+class PoorOnBoth(_Comparing):
     """Stops what is poor on spelling and on transfer alike."""
 
     pauses: ClassVar[bool] = False
-    share: Annotated[float, Field(gt=0, lt=1)] = 0.67
+    share: Annotated[Number, Field(gt=0, lt=1)] = 0.67
     """Quantile of the peers below which a trial is poor: not among the best third."""
-    margin: Annotated[float, Field(ge=0, lt=1)] = 0.005
+    margin: Annotated[Number, Field(ge=0, lt=1)] = 0.005
     """As a rate; who is nearer to the quantile is not poor: that much is noise."""
 
     def judge(
@@ -258,13 +275,13 @@ class PoorOnBoth(_Settings):
             places = _places(curve, peers, metric, step, self.share)
             if not places or any(p.num_peers < self.min_peers for p in places):
                 return None
-            if any(p.value >= p.quantile - self.margin for p in places):
+            if not all(p.is_below(self.margin) for p in places):
                 return None
             says.append(_says(name, places))
         return f"poor on both at step {step}: {'; '.join(says)}"
 
 
-class Median(_Settings):
+class Median(_Comparing):
     """Stops what is below the median of its peers in every objective."""
 
     pauses: ClassVar[bool] = False
@@ -280,19 +297,19 @@ class Median(_Settings):
             places = _places(curve, peers, metric, step, 0.5)
             if not places or any(p.num_peers < self.min_peers for p in places):
                 return None
-            if any(p.value >= p.quantile for p in places):
+            if not all(p.is_below() for p in places):
                 return None
             says.append(_says(name, places))
         return f"below the median at step {step}: {'; '.join(says)}"
 
 
-class Patience(_Settings):
+class Patience(_Patient):
     """Stops what has not improved for a while, neither on spelling nor on transfer."""
 
     pauses: ClassVar[bool] = False
-    evaluations: Annotated[int, Field(ge=1)] = 5
+    evaluations: Annotated[int, Field(ge=1, strict=True)] = 5
     """Evaluations on the way without an improvement."""
-    min_delta: Annotated[float, Field(ge=0, lt=1)] = 0.01
+    min_delta: Annotated[Number, Field(ge=0, lt=1)] = 0.01
     """What counts as an improvement, as a rate."""
 
     def judge(
@@ -304,7 +321,8 @@ class Patience(_Settings):
             return None
         for metric in (spelling, transfer):
             before = max(map(metric, seen[: -self.evaluations]))
-            if max(map(metric, seen[-self.evaluations :])) >= before + self.min_delta:
+            gained = max(map(metric, seen[-self.evaluations :])) - before
+            if gained > _ROUNDING and gained >= self.min_delta - _ROUNDING:
                 return None
         return (
             f"no improvement of {100 * self.min_delta:g} points on spelling or transfer in the "
@@ -316,9 +334,9 @@ class SuccessiveHalving(_Settings):
     """Asynchronous successive halving: at each rung the best part goes on, from its checkpoint."""
 
     pauses: ClassVar[bool] = True
-    min_steps: Annotated[int, Field(ge=1)] | None = None
+    min_steps: Annotated[int, Field(ge=1, strict=True)] | None = None
     """First rung; a tenth of the trial's own steps, but after the warm-up, if not given."""
-    factor: Annotated[int, Field(ge=2)] = 3
+    factor: Annotated[int, Field(ge=2, strict=True)] = 3
     """One in so many goes on; rungs lie so much further apart."""
 
     def rungs(self, curve: Curve) -> Sequence[int]:
@@ -340,9 +358,9 @@ class SuccessiveHalving(_Settings):
         own = _values(curve, step, objectives)
         if own is None:
             return None
-        distinct = {peer.training_key: peer for peer in peers}
-        distinct.pop(curve.training_key, None)
-        others = [v for p in distinct.values() if (v := _values(p, step, objectives)) is not None]
+        others = [
+            v for p in _distinct(curve, peers) if (v := _values(p, step, objectives)) is not None
+        ]
         num_better = sum(dominates(other, own) for other in others)
         allowed = max(1, (len(others) + 1) // self.factor)
         if num_better < allowed:
