@@ -413,16 +413,24 @@ def pruner_of(name: Pruning, arguments: Mapping[str, Any]) -> Pruner:
     Raises:
         ConfigError: A setting is unknown or breaks its law; all such are reported together.
     """
+    broken = [f"pruning_arguments.{key}: {law}" for key, law in broken_arguments(name, arguments)]
+    if broken:
+        raise ConfigError("\n".join(broken))
+    return _PRUNERS[name].model_validate(dict(arguments))  # type: ignore[return-value]
+
+
+def broken_arguments(name: Pruning, arguments: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the settings of a pruner that are unknown or break a law, and what they break."""
     kind = _PRUNERS[name]
     try:
-        return kind.model_validate(dict(arguments))  # type: ignore[return-value]
+        kind.model_validate(dict(arguments))
     except ValidationError as error:
-        raise ConfigError("\n".join(_explain(name, kind, e) for e in error.errors())) from error
+        return [(".".join(map(str, e["loc"])), _law(name, kind, e)) for e in error.errors()]
+    return []
 
 
-def _explain(name: Pruning, kind: type[_Settings], error: Any) -> str:
-    key = ".".join(map(str, error["loc"]))
-    if error["type"] == "extra_forbidden":
-        known = nearest(key, kind.model_fields)
-        return f"pruning_arguments.{key}: {name} has no such argument; {known}"
-    return f"pruning_arguments.{key}: {law_of_error(error)}"
+def _law(name: Pruning, kind: type[_Settings], error: Any) -> str:
+    if error["type"] != "extra_forbidden":
+        return law_of_error(error)
+    known = nearest(str(error["loc"][0]), kind.model_fields) if kind.model_fields else "it has none"
+    return f"{name} has no such argument; {known}"

@@ -26,6 +26,7 @@ from tuning.config import (
 from tuning.documents import Key, dotted
 from tuning.errors import ConfigError, nearest, shown
 from tuning.points import Parameter, Point, Points, exists
+from tuning.pruning import broken_arguments
 from tuning.schema import Law, law_of_error
 from tuning.search_space import (
     CANDIDATES,
@@ -129,6 +130,8 @@ def _broken(space: SearchSpace) -> Iterator[Broken]:
             yield from _broken_range(place, key, space.ranges[name])
         seen[key] = dotted(place)
     yield from _broken_conditions(space)
+    for name, law in broken_arguments(space.pruning, space.pruning_arguments):
+        yield ("pruning_arguments", name), law
 
 
 _NO_PARAMETERS = {
