@@ -271,10 +271,14 @@ def test_no_metric_may_be_nan(tmp_path: Path) -> None:
     assert not (tmp_path / "record.json").exists()
 
 
-def test_both_states_are_final() -> None:
+def test_a_trial_is_finished_when_it_ended_whatever_the_end() -> None:
     assert {status: status.is_finished for status in TrialStatus} == {
+        TrialStatus.WAITING: False,
+        TrialStatus.RUNNING: False,
+        TrialStatus.PAUSED: False,
         TrialStatus.COMPLETED: True,
         TrialStatus.FAILED: True,
+        TrialStatus.PRUNED: True,
     }
 
 

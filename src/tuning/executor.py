@@ -7,6 +7,7 @@ backend's business, and who proposes them the plan's.
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,11 +19,11 @@ import yaml
 
 from tuning import files
 from tuning.config import to_yaml
-from tuning.errors import ResultsError, UserError
+from tuning.errors import LockedError, ResultsError, UserError
 from tuning.fingerprint import training_key
 from tuning.grid import Proposal, Result, check_size
 from tuning.jobs import Backend, Ended, How, Job, Tail, claim
-from tuning.paths import ResultsRoot, StudyFolder
+from tuning.paths import ResultsRoot, StudyFolder, TrainingFolder
 from tuning.pruning import Curve, Objectives, Observation, Pruner, Pruning, metric_of, pruner_of
 from tuning.records import TrialRecord, TrialStatus, ended_early, intact_record, write_record
 from tuning.study import StudySpec, front, ranking, read_spec, trial_index
@@ -351,6 +352,7 @@ class _Driver:
         trial = _Trial(index, proposal, key, curve, Tail(self.root.training(key).progress))
         if self.is_pruning:
             self.curves[proposal.trial_id] = curve
+            _mend_progress(self.root.training(key))
         path = self.folder.trial(proposal.trial_id).record
         record = intact_record(path)
         if record is not None and self.limits.retry_failed and is_failed(record):
@@ -666,6 +668,22 @@ _POLL_SECONDS = 0.2
 _BUSY_SECONDS = 1.0
 _LOOKAHEAD = 64
 _ABANDON_POLLS = 25
+
+
+def _mend_progress(folder: TrainingFolder) -> None:
+    """Write lines that the file has lost again, from the newest checkpoint's memory of them."""
+    steps = files.steps_of(folder.checkpoints)
+    if not steps:
+        return
+    with contextlib.suppress(LockedError), files.exclusive_lock(folder.lock, "a training"):
+        lines = files.read_json_lines(folder.progress)
+        try:
+            known = files.read_json(folder.checkpoint(steps[-1]) / "tree.json")["progress"]
+        except (ResultsError, KeyError, TypeError):
+            return
+        if len(known) > sum(line["step"] <= steps[-1] for line in lines):
+            later = [line for line in lines if line["step"] > steps[-1]]
+            files.write_json_lines(folder.progress, [*known, *later])
 
 
 def _past(folder: StudyFolder) -> _Past:

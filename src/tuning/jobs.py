@@ -120,9 +120,10 @@ def claim(folder: TrainingFolder) -> int:
     Raises:
         ResultsError: The disk refuses.
     """
-    attempt = _read(folder.control).get("attempt", 0) + 1
+    last = _read(folder.control).get("attempt")
+    attempt = last + 1 if isinstance(last, int) else 1
     write_wish(folder, attempt, stop=False)
-    return int(attempt)
+    return attempt
 
 
 def write_wish(folder: TrainingFolder, attempt: int, *, stop: bool) -> None:
@@ -223,14 +224,20 @@ class Tail:
         except OSError as error:
             raise ResultsError(f"cannot read {self._path}: {error.strerror}") from error
         whole = raw.rfind(b"\n") + 1
+        # Before what was read counts as told: who asks again after an error must get it again.
+        found = [_line(line, self._path) for line in raw[:whole].split(b"\n")[:-1]]
         self._offset += whole
         self._stamp = (status.st_ino, self._offset)
-        return [_line(line, self._path) for line in raw[:whole].splitlines()]
+        return found
+
+
+def _refuse(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def _line(line: bytes, path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(line)
+        found = json.loads(line, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
         raise ResultsError(f"{path} is damaged: {error}") from error
     if not isinstance(found, dict):

@@ -173,5 +173,6 @@ def save_adapter(adapted: PeftModel, folder: Path) -> None:
             # PEFT's own choice would store whole embeddings after slicing, and ask the hub.
             adapted.save_pretrained(str(temporary), save_embedding_layers=False)
     except SafetensorError as error:
-        raise ResultsError(f"cannot write {folder}: {error}") from error
+        reason = "the disk is full" if "os error 28" in str(error) else error
+        raise ResultsError(f"cannot write {folder}: {reason}") from error
     files.publish_folder(temporary, folder)

@@ -39,9 +39,7 @@ class SafetensorsCheckpointIO(CheckpointIO):
         tree = _take_tensors(checkpoint, tensors, "")
         files.write_atomic(temporary / "tensors.safetensors", save(tensors))
         files.write_json(temporary / "tree.json", tree)
-        files.write_atomic(
-            temporary / "sha256.txt", files.sha256_of_file(temporary / "tensors.safetensors")
-        )
+        files.write_atomic(temporary / "sha256.txt", _hashes(temporary))
         files.remove_folder(folder)
         files.publish_folder(temporary, folder)
 
@@ -55,12 +53,9 @@ class SafetensorsCheckpointIO(CheckpointIO):
         """
         folder = Path(path)
         try:
-            if (
-                files.sha256_of_file(folder / "tensors.safetensors")
-                != (folder / "sha256.txt").read_text()
-            ):
+            if _hashes(folder).encode() != (folder / "sha256.txt").read_bytes():
                 raise ResultsError(
-                    f"checkpoint {folder} is damaged: its tensors do not match their hash"
+                    f"checkpoint {folder} is damaged: its files do not match their hashes"
                 )
             tensors = load((folder / "tensors.safetensors").read_bytes())
         except (OSError, SafetensorError) as error:
@@ -72,6 +67,11 @@ class SafetensorsCheckpointIO(CheckpointIO):
     def remove_checkpoint(self, path: str | Path) -> None:
         """Remove a checkpoint folder."""
         files.remove_folder(Path(path))
+
+
+def _hashes(folder: Path) -> str:
+    names = ("tensors.safetensors", "tree.json")
+    return "".join(f"{files.sha256_of_file(folder / name)}  {name}\n" for name in names)
 
 
 def _take_tensors(value: Any, tensors: dict[str, torch.Tensor], name: str) -> Any:

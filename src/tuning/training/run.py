@@ -91,12 +91,12 @@ def train(
         return Trained(0.0, _trained_tokens(folder, steps))
     read = SafetensorsCheckpointIO().load_checkpoint
     first = newest_usable_checkpoint(folder, steps, read)
-    if until is not None and first >= until:
-        raise TrainingStopped(first)
     progress = ProgressFile(folder.progress, on_progress)
     if not any(step > first for step in files.steps_of(folder.checkpoints)):
         known = read(folder.checkpoint(first)).get(PROGRESS, []) if first else []
         progress.go_on_after(first, known)
+    if until is not None and first >= until:
+        raise TrainingStopped(first)
     clock = time.monotonic()
     _note(folder, "start", step=first)
     with fresh_adapter(bench.base, config.lora_config, config.training_config.seed) as adapted:
@@ -121,7 +121,8 @@ def train(
 def _mend_progress(folder: TrainingFolder, steps: int) -> None:
     """Write lines that the file has lost again, from the newest checkpoint's memory of them."""
     lines = files.read_json_lines(folder.progress)
-    if any(line["step"] == steps for line in lines):
+    # The evaluation of the last step is the last line that a run writes.
+    if any(line["step"] == steps and line["kind"] == "evaluation" for line in lines):
         return
     for step in reversed(files.steps_of(folder.checkpoints)):
         try:
