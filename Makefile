@@ -27,6 +27,9 @@ bench: $(VENV)/.run
 	$(BIN)/python benchmarks/evaluation.py
 	$(BIN)/python benchmarks/suites.py
 	$(BIN)/python benchmarks/search_spaces.py
+	$(BIN)/python benchmarks/executor.py
+	$(BIN)/python benchmarks/workers.py
+	$(BIN)/python benchmarks/pruning.py --simulated 20
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

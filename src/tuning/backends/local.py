@@ -55,10 +55,11 @@ class LocalBackend:
         return [worker.pid for worker in self._workers if worker.pid is not None]
 
     def submit(self, job: Job) -> None:
-        """Hand a job to a free worker; one that has just run the same model comes first."""
+        """Hand a job to a free worker: one with its model loaded, or else one that runs."""
         free = [worker for worker in self._workers if worker.job is None]
-        warm = [worker for worker in free if worker.pid is not None]
-        (warm or free)[0].submit(job)
+        model = job.config.tokenizer_config.model_name
+        best = min(free, key=lambda worker: (worker.model != model, worker.pid is None))
+        best.submit(job)
 
     def poll(self, seconds: float) -> list[Ended]:
         """Return the jobs that ended; wait for one up to so many seconds."""

@@ -63,6 +63,8 @@ class WorkerProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._rest = b""
         self.job: Job | None = None
+        self.model: str | None = None
+        """The base model that the process has loaded."""
         self._submitted = 0.0
         self._cancelled = False
         self._looked = 0.0
@@ -107,6 +109,7 @@ class WorkerProcess:
         assert self._process is not None
         assert self._process.stdin is not None
         self.job, self._submitted, self._cancelled = job, time.monotonic(), False
+        self.model = job.config.tokenizer_config.model_name
         self._life.last_move = self._life.last_use = self._submitted
         # A worker that died meanwhile is noticed by `ended`.
         with contextlib.suppress(BrokenPipeError):
@@ -138,7 +141,7 @@ class WorkerProcess:
             with contextlib.suppress(OSError):
                 if pipe is not None:
                     pipe.close()
-        self._process = None
+        self._process = self.model = None
         return code
 
     # --- what it says -------------------------------------------------------------------------
