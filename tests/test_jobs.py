@@ -137,7 +137,7 @@ def append(path: Path, text: str) -> None:
 
 def test_only_new_whole_lines_are_told(tmp_path: Path) -> None:
     path = tmp_path / "lines.jsonl"
-    tail = Tail(path)
+    tail = Tail(path, lambda line: None)
     assert tail.lines() == []
     append(path, '{"step": 1}\n{"step": 2}\n{"st')
     assert tail.lines() == [{"step": 1}, {"step": 2}]
@@ -163,7 +163,7 @@ def test_lines_come_once_and_in_order_however_they_were_written(
     path = tmp_path_factory.mktemp("tail") / "lines.jsonl"
     content = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
     places = [0, *sorted(min(cut, len(content)) for cut in cuts), len(content)]
-    tail, told = Tail(path), []
+    tail, told = Tail(path, lambda line: None), []
     for begin, end in zip(places[:-1], places[1:], strict=True):
         with path.open("ab") as file:
             file.write(content[begin:end])
@@ -174,7 +174,7 @@ def test_lines_come_once_and_in_order_however_they_were_written(
 
 def test_a_torn_line_that_is_cut_by_the_next_writer_is_never_told(tmp_path: Path) -> None:
     path = tmp_path / "lines.jsonl"
-    tail = Tail(path)
+    tail = Tail(path, lambda line: None)
     append(path, '{"step": 1}\n{"step": 2, "to')
     assert tail.lines() == [{"step": 1}]
     files.append_json_line(path, {"step": 9})
@@ -184,7 +184,7 @@ def test_a_torn_line_that_is_cut_by_the_next_writer_is_never_told(tmp_path: Path
 
 def test_a_rewritten_file_is_noticed_and_read_from_its_beginning(tmp_path: Path) -> None:
     path = tmp_path / "lines.jsonl"
-    tail = Tail(path)
+    tail = Tail(path, lambda line: None)
     files.write_json_lines(path, [{"step": 1}, {"step": 2}])
     tail.lines()
     # As long as before, and longer: only the file is another one.
@@ -201,7 +201,7 @@ def test_a_rewritten_file_is_noticed_and_read_from_its_beginning(tmp_path: Path)
 def test_a_shortened_file_is_noticed(tmp_path: Path, length: int) -> None:
     path = tmp_path / "lines.jsonl"
     append(path, '{"step": 1}\n{"step": 2}\n')
-    tail = Tail(path)
+    tail = Tail(path, lambda line: None)
     assert len(tail.lines()) == 2
     os.truncate(path, length)
     assert tail.is_rewritten()
@@ -211,7 +211,7 @@ def test_a_shortened_file_is_noticed(tmp_path: Path, length: int) -> None:
 
 def test_a_removed_file_is_noticed_and_one_that_never_was_is_not(tmp_path: Path) -> None:
     path = tmp_path / "lines.jsonl"
-    tail = Tail(path)
+    tail = Tail(path, lambda line: None)
     assert not tail.is_rewritten()
     append(path, '{"step": 1}\n')
     assert not tail.is_rewritten()
@@ -226,7 +226,7 @@ def test_a_removed_file_is_noticed_and_one_that_never_was_is_not(tmp_path: Path)
 @pytest.mark.parametrize("damage", ["{", "", "[1]", "3", '{"a": 1}{"b": 2}', '{"loss": NaN}'])
 def test_a_damaged_line_is_said_again_until_it_is_mended(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "lines.jsonl"
-    tail = Tail(path)
+    tail = Tail(path, lambda line: None)
     append(path, '{"step": 1}\n')
     assert tail.lines() == [{"step": 1}]
     append(path, f'{{"step": 2}}\n{damage}\n{{"step": 3}}\n')
@@ -238,7 +238,7 @@ def test_a_damaged_line_is_said_again_until_it_is_mended(tmp_path: Path, damage:
 
 def test_what_is_no_file_is_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(ResultsError, match=f"cannot read {tmp_path}: Is a directory"):
-        Tail(tmp_path).lines()
+        Tail(tmp_path, lambda line: None).lines()
 
 
 # --- jobs ---------------------------------------------------------------------------------------

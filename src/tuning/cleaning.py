@@ -15,7 +15,7 @@ from tuning.errors import ResultsError
 from tuning.fingerprint import training_key
 from tuning.paths import ResultsRoot, StudyFolder
 from tuning.records import TrialStatus, intact_record
-from tuning.study import existing_spec, study_names
+from tuning.study import existing_folder, study_names
 
 
 class Waste(NamedTuple):
@@ -38,8 +38,7 @@ def find_waste(root: ResultsRoot, name: str, *, whole: bool) -> Waste:
     Raises:
         NotFoundError: There is no such study.
     """
-    existing_spec(root, name)
-    folder = root.study(name)
+    folder = existing_folder(root, name)
     own = _trainings(folder)
     others = {
         key for other in study_names(root) if other != name for key in _trainings(root.study(other))

@@ -22,11 +22,11 @@ from tuning.config import to_yaml
 from tuning.errors import LockedError, ResultsError, UserError
 from tuning.fingerprint import training_key
 from tuning.grid import Proposal, Result, check_size
-from tuning.jobs import Backend, Ended, How, Job, Tail, claim
+from tuning.jobs import Backend, Ended, How, Job, Tail, check_progress, claim, read_progress
 from tuning.paths import ResultsRoot, StudyFolder, TrainingFolder
 from tuning.pruning import Curve, Objectives, Observation, Pruner, Pruning, metric_of, pruner_of
 from tuning.records import TrialRecord, TrialStatus, ended_early, intact_record, write_record
-from tuning.study import StudySpec, front, ranking, read_spec, trial_index
+from tuning.study import StudySpec, check_event, front, ranking, read_spec, trial_index
 
 
 class Watcher(Protocol):
@@ -349,7 +349,9 @@ class _Driver:
         own = self.spec.base.spelling_config.arm
         is_spared = not proposal.parameters or proposal.config.spelling_config.arm is not own
         curve = Curve.begin(proposal.trial_id, key, proposal.config, is_spared=is_spared)
-        trial = _Trial(index, proposal, key, curve, Tail(self.root.training(key).progress))
+        trial = _Trial(
+            index, proposal, key, curve, Tail(self.root.training(key).progress, check_progress)
+        )
         if self.is_pruning:
             self.curves[proposal.trial_id] = curve
             _mend_progress(self.root.training(key))
@@ -655,9 +657,13 @@ class _Driver:
         if self._has_failed():
             assert self.last_failure is not None
             result = self.last_failure.result
+            most = self.spec.max_failures
+            law = f"{self.num_failed} trials failed, at most {most} may"
+            if self.num_failed <= most:
+                law = f"all {self.num_failed} trials so far have failed"
             raise UserError(
-                f"{self.num_failed} trials failed, at most {self.spec.max_failures} may; the last "
-                f"one with {result.error_type}: {result.error}"
+                f"{law}; the last one with {result.error_type}: {result.error}; go on with "
+                f"--retry-failed, or a higher --max-failures"
             )
 
     def _log(self, event: str, **values: Any) -> None:
@@ -676,7 +682,7 @@ def _mend_progress(folder: TrainingFolder) -> None:
     if not steps:
         return
     with contextlib.suppress(LockedError), files.exclusive_lock(folder.lock, "a training"):
-        lines = files.read_json_lines(folder.progress)
+        lines = read_progress(folder)
         try:
             known = files.read_json(folder.checkpoint(steps[-1]) / "tree.json")["progress"]
         except (ResultsError, KeyError, TypeError):
@@ -693,7 +699,7 @@ def _past(folder: StudyFolder) -> _Past:
         ResultsError: The events are damaged.
     """
     past = _Past()
-    for event in files.read_json_lines(folder.events):
+    for event in files.read_json_lines(folder.events, check_event):
         trial_id, kind = event.get("trial_id"), event["event"]
         if kind == "proposed":
             past.proposed[trial_index(event["trial_id"])] = (event["parameters"], event["seed"])

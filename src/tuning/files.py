@@ -201,8 +201,14 @@ def _end_of_last_whole_line(name: str) -> int:
     return 0
 
 
-def read_json_lines(path: Path) -> list[dict[str, Any]]:
+def read_json_lines(
+    path: Path, check: Callable[[Mapping[str, Any]], None] = lambda line: None
+) -> list[dict[str, Any]]:
     """Read the whole lines of an append-only file; a torn last line is left out.
+
+    Args:
+        path: The file.
+        check: Raises ValueError for a line that is not what the file holds.
 
     Raises:
         ResultsError: A line that is not the last one is damaged.
@@ -221,8 +227,24 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
             raise ResultsError(f"{path} line {number} is damaged: {error}") from error
         if not isinstance(record, dict):
             raise ResultsError(f"{path} line {number} is damaged: it is no mapping")
+        try:
+            check(record)
+        except ValueError as error:
+            raise ResultsError(f"{path} line {number} is damaged: {error}") from error
         records.append(record)
     return records
+
+
+def check_types(line: Mapping[str, Any], wanted: Mapping[str, type | tuple[type, ...]]) -> None:
+    """Refuse a line of a file of ours that lacks a key, or has another type under it.
+
+    Raises:
+        ValueError: It does.
+    """
+    for name, kind in wanted.items():
+        value = line.get(name)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise ValueError(f"{name} is {shown(value, limit=40)}")
 
 
 def write_json_lines(path: Path, records: Sequence[Mapping[str, Any]]) -> None:

@@ -20,6 +20,8 @@ from tuning.config import ExperimentConfig
 from tuning.errors import ResultsError
 from tuning.fingerprint import training_key
 from tuning.paths import TrainingFolder
+from tuning.scoring import accuracy_name
+from tuning.tasks.items import EVALUATED_TASKS
 
 
 class Job(BaseModel):
@@ -186,10 +188,11 @@ def _read(path: Path) -> dict[str, Any]:
 class Tail:
     """Reads the new whole lines of an append-only file of JSON lines."""
 
-    def __init__(self, path: Path) -> None:
-        """Begin at the first line."""
+    def __init__(self, path: Path, check: Callable[[Mapping[str, Any]], None]) -> None:
+        """Begin at the first line; `check` raises ValueError for what no line may be."""
         self._path = path
-        self._offset = 0
+        self._check = check
+        self._offset = self._num_lines = 0
         self._stamp: tuple[int, int] | None = None
 
     def is_rewritten(self) -> bool:
@@ -204,7 +207,7 @@ class Tail:
 
     def restart(self) -> None:
         """Begin at the first line again."""
-        self._offset, self._stamp = 0, None
+        self._offset, self._num_lines, self._stamp = 0, 0, None
 
     def lines(self) -> list[dict[str, Any]]:
         """Return the lines that were added; a torn last line is left for later.
@@ -225,9 +228,23 @@ class Tail:
             raise ResultsError(f"cannot read {self._path}: {error.strerror}") from error
         whole = raw.rfind(b"\n") + 1
         # Before what was read counts as told: who asks again after an error must get it again.
-        found = [_line(line, self._path) for line in raw[:whole].split(b"\n")[:-1]]
+        found = [
+            self._line(line, number)
+            for number, line in enumerate(raw[:whole].split(b"\n")[:-1], self._num_lines + 1)
+        ]
         self._offset += whole
+        self._num_lines += len(found)
         self._stamp = (status.st_ino, self._offset)
+        return found
+
+    def _line(self, line: bytes, number: int) -> dict[str, Any]:
+        try:
+            found = json.loads(line, parse_constant=_refuse)
+            if not isinstance(found, dict):
+                raise ValueError("it is no mapping")
+            self._check(found)
+        except (ValueError, RecursionError) as error:
+            raise ResultsError(f"{self._path} line {number} is damaged: {error}") from error
         return found
 
 
@@ -235,14 +252,26 @@ def _refuse(name: str) -> None:
     raise ValueError(f"{name} is no number of JSON")
 
 
-def _line(line: bytes, path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(line, parse_constant=_refuse)
-    except (ValueError, RecursionError) as error:
-        raise ResultsError(f"{path} is damaged: {error}") from error
-    if not isinstance(found, dict):
-        raise ResultsError(f"{path} is damaged: a line is no mapping")
-    return found
+def check_progress(line: Mapping[str, Any]) -> None:
+    """Refuse what is no line of a training's progress.
+
+    Raises:
+        ValueError: It is none.
+    """
+    files.check_types(line, {"step": int, "kind": str})
+    if line["kind"] == "train":
+        files.check_types(line, {"loss": (int, float), "num_tokens": int})
+    elif line["kind"] == "evaluation":
+        files.check_types(line, {accuracy_name(task): (int, float) for task in EVALUATED_TASKS})
+
+
+def read_progress(folder: TrainingFolder) -> list[dict[str, Any]]:
+    """Return the lines of a training's progress.
+
+    Raises:
+        ResultsError: One is damaged.
+    """
+    return files.read_json_lines(folder.progress, check_progress)
 
 
 Tell = Callable[[int, Mapping[str, float]], None]

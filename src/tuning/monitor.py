@@ -13,12 +13,12 @@ from tuning import files
 from tuning.errors import ResultsError
 from tuning.fingerprint import training_key
 from tuning.grid import Proposal
-from tuning.jobs import Tail
+from tuning.jobs import Tail, check_progress
 from tuning.paths import ResultsRoot
 from tuning.ranking import Contender
 from tuning.records import TrialStatus, intact_record
 from tuning.scoring import TRANSFER_SCORE, accuracy_name, calculate_transfer_score
-from tuning.study import StudySpec, trial_index
+from tuning.study import StudySpec, check_event, trial_index
 from tuning.tasks.items import EVALUATED_TASKS
 
 
@@ -89,7 +89,7 @@ class StudyMonitor:
         self._root = root
         self._folder = root.study(spec.name)
         self._plan = spec.plan()
-        self._events = Tail(self._folder.events)
+        self._events = Tail(self._folder.events, check_event)
         self._trials: dict[str, _Known] = {}
 
     @property
@@ -152,7 +152,9 @@ class StudyMonitor:
         if trial.proposal is None:
             again = self._plan.again(trial_index(trial.trial_id), trial.parameters, trial.seed)
             trial.proposal = again
-            trial.tail = Tail(self._root.training(training_key(again.config)).progress)
+            trial.tail = Tail(
+                self._root.training(training_key(again.config)).progress, check_progress
+            )
         return trial.proposal
 
     def _view(self, trial: _Known, is_driven: bool) -> TrialView:

@@ -9,6 +9,7 @@ from typing import Any
 
 from tuning import files
 from tuning.config import value_at
+from tuning.jobs import read_progress
 from tuning.paths import ResultsRoot
 from tuning.pruning import Observation, metric_of
 from tuning.ranking import short
@@ -121,7 +122,7 @@ def _on_the_way(spec: StudySpec, root: ResultsRoot, record: TrialRecord) -> dict
     if len(spec.objectives) > 1:
         return {}
     metric = metric_of(spec.objectives[0], spec.weights)
-    lines = files.read_json_lines(root.training(record.result.training_key).progress)
+    lines = read_progress(root.training(record.result.training_key))
     seen = [Observation.of(x) for x in lines if x["kind"] == "evaluation"]
     return {o.step: metric(o) for o in seen if o.step <= record.result.step}
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import yaml
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tuning import files
 from tuning.config import ExperimentConfig
@@ -75,6 +75,10 @@ def read_spec(folder: StudyFolder) -> StudySpec:
         return StudySpec.model_validate(yaml.safe_load(folder.spec.read_text("utf-8")))
     except FileNotFoundError as error:
         raise ResultsError(f"{folder.spec} is missing") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "all of it"
+        raise ResultsError(f"{folder.spec} is damaged: {place}: {first['msg']}") from error
     except (yaml.YAMLError, OSError, ValueError, RecursionError) as error:
         raise ResultsError(
             f"{folder.spec} is damaged: {' '.join(str(error).split())[:200]}"
@@ -94,12 +98,21 @@ def existing_spec(root: ResultsRoot, name: str) -> StudySpec:
         NotFoundError: There is no such study.
         ResultsError: study.yaml is damaged.
     """
+    return read_spec(existing_folder(root, name))
+
+
+def existing_folder(root: ResultsRoot, name: str) -> StudyFolder:
+    """Return the folder of a study that is there, whatever state it is in.
+
+    Raises:
+        NotFoundError: There is no such study.
+    """
     folder = root.study(name)
     if not folder.spec.exists():
-        raise NotFoundError(
-            f"study {name}: no such study in {root.data}; {nearest(name, study_names(root))}"
-        )
-    return read_spec(folder)
+        known = study_names(root)
+        hint = nearest(name, known) if known else "there is none"
+        raise NotFoundError(f"study {name}: no such study in {root.data}; {hint}")
+    return folder
 
 
 def load_study(root: ResultsRoot, name: str) -> tuple[StudySpec, list[TrialRecord]]:
@@ -168,6 +181,34 @@ def contenders(spec: StudySpec, records: Sequence[TrialRecord]) -> list[Contende
         )
         for group in groups.values()
     ]
+
+
+_NUMBER = (int, float)
+_EVENTS: Mapping[str, Mapping[str, type | tuple[type, ...]]] = {
+    "proposed": {"trial_id": str, "parameters": dict, "seed": int},
+    "submitted": {"trial_id": str, "at": str},
+    "ended": {"trial_id": str, "seconds": _NUMBER},
+    "paused": {"trial_id": str},
+    "promoted": {"trial_id": str, "step": int},
+    "pruning": {"trial_id": str, "step": int, "reason": str},
+    "completed": {"trial_id": str},
+    "failed": {"trial_id": str},
+    "pruned": {"trial_id": str},
+}
+"""What events must hold; of others nothing is read."""
+
+
+def check_event(event: Mapping[str, Any]) -> None:
+    """Refuse what is no event of a study.
+
+    Raises:
+        ValueError: It is none.
+    """
+    files.check_types(event, {"event": str})
+    files.check_types(event, _EVENTS.get(event["event"], {}))
+    trial_id = event.get("trial_id")
+    if trial_id is not None and trial_index(str(trial_id)) < 0:
+        raise ValueError(f"trial_id is {trial_id!r}")
 
 
 class OnFront(NamedTuple):

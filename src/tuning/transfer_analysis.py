@@ -14,6 +14,7 @@ from typing import Any
 
 from tuning import files
 from tuning.errors import ResultsError
+from tuning.jobs import read_progress
 from tuning.measures import Accuracy, Gain, TaskResult
 from tuning.paths import ResultsRoot
 from tuning.ranking import Contender, Ranked
@@ -278,7 +279,7 @@ def _curve(
     root: ResultsRoot, record: TrialRecord, rows: Sequence[ConfigurationSummary]
 ) -> Curve | None:
     try:
-        lines = files.read_json_lines(root.training(record.result.training_key).progress)
+        lines = read_progress(root.training(record.result.training_key))
     except ResultsError:
         return None
     on_the_way = sorted(

@@ -289,6 +289,60 @@ def test_a_study_that_runs_is_not_cleaned(copied: Path, program: Program) -> Non
     assert "another process is working on study first" in done.stderr
 
 
+DAMAGE = {
+    "events.jsonl": [
+        {"event": "ended", "at": 5, "trial_id": "0000-f6fa7209", "seconds": "abc", "how": 3},
+        {"event": "pruning", "at": "x", "trial_id": "0000-f6fa7209"},
+        {"event": "proposed", "trial_id": "0000-f6fa7209", "parameters": 5, "seed": "q"},
+        {"trial_id": "0000-f6fa7209"},
+    ],
+    "progress.jsonl": [{"step": 3}, {"step": "x", "kind": "train"}, {"step": 3, "kind": "train"}],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "line"), [(name, line) for name, lines in DAMAGE.items() for line in lines]
+)
+def test_a_damaged_line_is_named_with_its_number(
+    copied: Path, program: Program, name: str, line: dict[str, Any]
+) -> None:
+    if name == "events.jsonl":
+        path = copied / "data" / "first" / name
+        commands = (["study", "status", "first"], ["study", "resume", "first", "--quiet"])
+    else:
+        (record,) = (copied / "data" / "first" / "trials").glob("0000-*/record.json")
+        key = files.read_json(record)["result"]["training_key"]
+        path = copied / "data" / "trainings" / key / name
+        commands = (["report", "first"], ["study", "resume", "first", "--quiet"])
+    with path.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+    number = len(path.read_text().splitlines())
+    for command in commands:
+        done = program(*command, "--results-dir", copied)
+        assert done.returncode == 2, command
+        assert f"{path} line {number} is damaged" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("content", ["{}", "name: [", "name: first"])
+def test_a_damaged_study_can_be_removed(copied: Path, program: Program, content: str) -> None:
+    (copied / "data" / "first" / "study.yaml").write_text(content)
+    done = program("study", "status", "first", "--results-dir", copied)
+    done.assert_one_clear_line("study.yaml is damaged")
+    assert "pydantic" not in done.stderr
+    removed = program("study", "clean", "first", "--whole", "--yes", "--results-dir", copied)
+    assert removed.returncode == 0, removed.stderr
+    assert not (copied / "data" / "first").exists()
+
+
+def test_a_folder_without_studies_says_so(tmp_path: Path, program: Program) -> None:
+    done = program("study", "list", "--results-dir", tmp_path / "none")
+    assert "no studies in" in done.stdout
+    program("study", "status", "x", "--results-dir", tmp_path / "none").assert_one_clear_line(
+        "there is none"
+    )
+
+
 # --- going on -------------------------------------------------------------------------------------
 
 
@@ -298,7 +352,7 @@ def test_a_budget_ends_a_run_and_resume_goes_on(tmp_path: Path, program: Program
     done = program(*run, "--max-time", "0.1s", "--results-dir", tmp_path / "r")
     assert done.returncode == 0
     assert "the time budget of 0.1 s is used up" in done.stderr
-    assert "tuning study resume q" in done.stderr
+    assert f"tuning study resume q --results-dir {tmp_path / 'r'}" in done.stderr
     done = program("study", "resume", "q", "--quiet", "--json", "--results-dir", tmp_path / "r")
     assert json.loads(done.stdout)["num_completed"] == 4
     other = program(*run, "--threads", "7", "--results-dir", tmp_path / "r")

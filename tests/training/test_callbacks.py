@@ -40,7 +40,7 @@ def test_a_line_is_written_every_ten_steps_and_once(tmp_path: Path) -> None:
 def test_lines_past_a_checkpoint_are_cut(tmp_path: Path) -> None:
     progress = ProgressFile(tmp_path / "p.jsonl")
     for step in (10, 20, 30):
-        progress.write(step, "train", {"loss": 1.0})
+        progress.write(step, "train", {"loss": 1.0, "num_tokens": 8 * step})
     progress.go_on_after(20)
     assert [line["step"] for line in files.read_json_lines(progress.path)] == [10, 20]
     progress.write(30, "train", {"loss": 2.0})

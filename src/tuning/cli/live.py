@@ -43,7 +43,9 @@ class LiveStudy:
         if self._live is None or time.monotonic() - self._drawn < _REFRESH_SECONDS:
             return
         status = self._monitor.status()
-        self._live.update(status_table(status, self._price, only_moving=True), refresh=True)
+        width = self._live.console.width
+        table = status_table(status, width, self._price, only_moving=True)
+        self._live.update(table, refresh=True)
         self._drawn = time.monotonic()
 
     def trial_finished(self, proposal: Proposal, record: TrialRecord, *, was_there: bool) -> None:
@@ -81,20 +83,47 @@ def live_study(monitor: StudyMonitor, hourly_price: float, *, quiet: bool) -> It
 
 
 def status_table(
-    status: StudyStatus, hourly_price: float = 0.0, *, only_moving: bool = False
+    status: StudyStatus, width: int, hourly_price: float = 0.0, *, only_moving: bool = False
 ) -> Group:
-    """Return a study as a table: both families of metrics, speed, time left and cost."""
+    """Return a study as a table: both families of metrics, speed, time left and cost.
+
+    Where it is narrow, whole columns are left out: half a number is none.
+    """
+    is_narrow = width < _WIDE
     table = Table(box=None, pad_edge=False)
-    for name in ("trial", "differs in"):
-        table.add_column(name, overflow="ellipsis", no_wrap=True)
-    table.add_column("state")
-    numbers = ("step", "loss", "spelling", "position", "count", "score", "steps/s", "left", "cost")
-    for name in numbers:
-        table.add_column(name, justify="right", no_wrap=True)
-    for view in status.trials:
-        if view.state in _MOVING or not only_moving:
-            table.add_row(*_row(view, hourly_price))
-    return Group(table, Text(headline(status, hourly_price)))
+    rows = [_row(v, hourly_price) for v in status.trials if v.state in _MOVING or not only_moving]
+    names = [name for name in _COLUMNS if not (is_narrow and name in _ONLY_WHERE_WIDE)]
+    widths = {name: max(len(name), *(len(row[name]) for row in rows), 0) for name in names}
+    taken = sum(w for name, w in widths.items() if name != _LABEL) + _GAP * len(names)
+    if _LABEL in widths:
+        widths[_LABEL] = min(widths[_LABEL], max(len(_LABEL), width - taken))
+    for name in names:
+        is_text = name in ("trial", _LABEL, "state")
+        table.add_column(
+            name,
+            justify="left" if is_text else "right",
+            overflow="ellipsis",
+            no_wrap=True,
+            width=widths[name],
+        )
+    for row in rows:
+        table.add_row(*(row[name] for name in names))
+    notes = [
+        f"{view.trial_id}: {view.note}"
+        for view in status.trials
+        if view.note and (view.state in _MOVING or not only_moving)
+    ]
+    return Group(table, Text("\n".join([*notes, headline(status, hourly_price)])))
+
+
+_WIDE = 110
+_GAP = 2
+_LABEL = "differs in"
+_COLUMNS = (
+    *("trial", _LABEL, "state", "step", "loss", "spelling", "position", "count", "score"),
+    *("steps/s", "left", "cost"),
+)
+_ONLY_WHERE_WIDE = (_LABEL, "steps/s", "score", "cost")
 
 
 def headline(status: StudyStatus, hourly_price: float = 0.0) -> str:
@@ -106,21 +135,23 @@ def headline(status: StudyStatus, hourly_price: float = 0.0) -> str:
     return f"study {status.study}: {running}; of {status.num_planned}: {counts}; {spent}{left}"
 
 
-def _row(view: TrialView, hourly_price: float) -> list[str]:
-    return [
-        f"{view.trial_id} s{view.seed}",
-        view.label,
-        view.state,
-        f"{view.step}/{view.max_steps}",
-        "" if view.loss is None else f"{view.loss:.3f}",
-        _percent(view.spelling),
-        _percent(view.position),
-        _percent(view.count),
-        "" if view.score is None else f"{view.score:.3f}",
-        "" if view.steps_per_second is None else f"{view.steps_per_second:.2g}",
-        "" if view.eta_seconds is None else _duration(view.eta_seconds),
-        _cost(view.seconds, hourly_price),
-    ]
+def _row(view: TrialView, hourly_price: float) -> dict[str, str]:
+    is_training = view.state == "running"
+    rate, left = view.steps_per_second, view.eta_seconds
+    return {
+        "trial": f"{view.trial_id} s{view.seed}",
+        "differs in": view.label,
+        "state": view.state,
+        "step": f"{view.step}/{view.max_steps}",
+        "loss": "" if view.loss is None else f"{view.loss:.3f}",
+        "spelling": _percent(view.spelling),
+        "position": _percent(view.position),
+        "count": _percent(view.count),
+        "score": "" if view.score is None else f"{view.score:.3f}",
+        "steps/s": f"{rate:.2g}" if rate is not None and is_training else "",
+        "left": _duration(left) if left is not None and is_training else "",
+        "cost": _cost(view.seconds, hourly_price),
+    }
 
 
 def _percent(rate: float | None) -> str:

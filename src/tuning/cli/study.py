@@ -232,6 +232,8 @@ def list_studies(
         rows.append({"study": name, "finished": len(records), "planned": planned})
     if as_json:
         typer.echo(json.dumps(rows))
+    elif not rows and not mistakes:
+        typer.echo(f"no studies in {root.data}")
     for row in rows if not as_json else []:
         typer.echo(f"{row['study']}: {row['finished']} of {row['planned']} trials finished")
     if mistakes:
@@ -411,7 +413,7 @@ def run_and_print(
     if outcome.end is not End.FINISHED:
         ERRORS.print(
             f"tuning: {outcome.message}; {len(outcome.records)} of {spec.plan().num_trials} trials "
-            f"are finished; go on with: tuning study resume {spec.name}",
+            f"are finished; go on with: {_resume_command(spec, root)}",
             highlight=False,
             soft_wrap=True,
         )
@@ -455,5 +457,15 @@ def _run(
     with open_backend(spec, root, resources) as (backend, spec):
         monitor = StudyMonitor(spec, root)
         price = resources.hourly_price
-        with graceful_stop() as is_to_stop, live_study(monitor, price, quiet=quiet) as watcher:
-            return run_study(spec, root, backend, watcher, limits, is_to_stop)
+        try:
+            with graceful_stop() as is_to_stop, live_study(monitor, price, quiet=quiet) as watcher:
+                return run_study(spec, root, backend, watcher, limits, is_to_stop)
+        except KeyboardInterrupt:
+            command = _resume_command(spec, root)
+            ERRORS.print(f"tuning: stopped at once; go on with: {command}", soft_wrap=True)
+            raise
+
+
+def _resume_command(spec: StudySpec, root: ResultsRoot) -> str:
+    own = "" if root.root == options.RESULTS_DIR else f" --results-dir {root.root}"
+    return f"tuning study resume {spec.name}{own}"

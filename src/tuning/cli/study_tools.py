@@ -46,7 +46,7 @@ def status(
         typer.echo(json.dumps(dataclasses.asdict(monitor.status())))
         return
     if not watch:
-        CONSOLE.print(status_table(monitor.status(), hourly_price))
+        CONSOLE.print(status_table(monitor.status(), CONSOLE.width, hourly_price))
         return
     from rich.live import Live
 
@@ -54,7 +54,8 @@ def status(
         with Live(console=CONSOLE, auto_refresh=False) as live:
             while True:
                 now = monitor.status()
-                live.update(status_table(now, hourly_price), refresh=True)
+                table = status_table(now, CONSOLE.width, hourly_price)
+                live.update(table, refresh=True)
                 if not now.is_running:
                     return
                 time.sleep(_WATCH_SECONDS)
@@ -78,11 +79,10 @@ def stop(
     """
     from tuning import files
     from tuning.paths import ResultsRoot
-    from tuning.study import existing_spec
+    from tuning.study import existing_folder
 
     root = ResultsRoot(results_dir)
-    existing_spec(root, name)
-    folder = root.study(name)
+    folder = existing_folder(root, name)
     if not files.is_locked(folder.lock):
         raise UserError(f"study {name}: no driver runs it, so there is nothing to stop")
     files.write_json(folder.control, {"stop": True})

@@ -14,6 +14,7 @@ import lightning.pytorch as pl
 
 from tuning import files
 from tuning.errors import ResultsError
+from tuning.jobs import check_progress
 from tuning.model.lora import save_adapter
 from tuning.paths import TrainingFolder
 from tuning.training.module import SpellingModule
@@ -78,7 +79,9 @@ class ProgressFile(StepCallback):
         """
         self.path = path
         self.on_progress = on_progress or (lambda step, metrics: None)
-        self.written = {(line["step"], line["kind"]) for line in files.read_json_lines(path)}
+        self.written = {
+            (line["step"], line["kind"]) for line in files.read_json_lines(path, check_progress)
+        }
 
     def go_on_after(self, step: int, known: Sequence[Mapping[str, Any]] = ()) -> None:
         """Have exactly the lines up to `step`, the checkpoint that a run continues from.
@@ -87,7 +90,7 @@ class ProgressFile(StepCallback):
             step: Later lines are forgotten.
             known: The lines that the checkpoint remembers, for what the file has lost.
         """
-        lines = files.read_json_lines(self.path)
+        lines = files.read_json_lines(self.path, check_progress)
         kept = [line for line in lines if line["step"] <= step]
         remembered = [dict(line) for line in known if line["step"] <= step]
         if len(remembered) > len(kept):
@@ -100,7 +103,7 @@ class ProgressFile(StepCallback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Let the checkpoint remember the lines up to its step: a file can lose its end."""
-        lines = files.read_json_lines(self.path)
+        lines = files.read_json_lines(self.path, check_progress)
         checkpoint[PROGRESS] = [line for line in lines if line["step"] <= trainer.global_step]
 
     def write(self, step: int, kind: str, metrics: Mapping[str, float]) -> None:

@@ -17,6 +17,7 @@ from tuning.config import ExperimentConfig, to_yaml
 from tuning.errors import ResultsError
 from tuning.evaluation.bench import Bench
 from tuning.fingerprint import training_identity
+from tuning.jobs import read_progress
 from tuning.model.lora import fresh_adapter, save_adapter
 from tuning.paths import TrainingFolder
 from tuning.tasks.items import EVALUATED_TASKS
@@ -120,7 +121,7 @@ def train(
 
 def _mend_progress(folder: TrainingFolder, steps: int) -> None:
     """Write lines that the file has lost again, from the newest checkpoint's memory of them."""
-    lines = files.read_json_lines(folder.progress)
+    lines = read_progress(folder)
     # The evaluation of the last step is the last line that a run writes.
     if any(line["step"] == steps and line["kind"] == "evaluation" for line in lines):
         return
@@ -221,6 +222,6 @@ def _note(folder: TrainingFolder, event: str, **values: object) -> None:
 
 
 def _trained_tokens(folder: TrainingFolder, steps: int) -> int:
-    lines = files.read_json_lines(folder.progress)
+    lines = read_progress(folder)
     done = [x["num_tokens"] for x in lines if x["kind"] == "train" and x["step"] <= steps]
     return int(max(done, default=0))
