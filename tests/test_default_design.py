@@ -16,6 +16,7 @@ from tuning.fingerprint import training_key, weights_key
 from tuning.grid import load_space
 from tuning.model.machine import default_threads
 from tuning.paths import ResultsRoot
+from tuning.pruning import Pruning
 from tuning.records import TrialStatus
 from tuning.scoring import Focus
 from tuning.study import StudySpec
@@ -23,7 +24,9 @@ from tuning.trial import TrialRequest, run_trial
 
 
 def the_design() -> StudySpec:
-    space = load_space("default").model_copy(update={"replicates_of_default": 1, "pruning": "none"})
+    space = load_space("default").model_copy(
+        update={"replicates_of_default": 1, "pruning": Pruning.NONE}
+    )
     base = build(
         {
             "experiment_name": "design",

@@ -20,13 +20,13 @@ from tuning.evaluation.bench import Bench
 from tuning.evaluation.one_pass import OnePassScorer
 from tuning.evaluation.retention import retention, retention_text
 from tuning.evaluation.stored import (
-    PREDICTIONS,
     SCORES,
     evaluate_adapter,
     evaluate_base,
     score,
     seen_tokens,
 )
+from tuning.measures import PREDICTIONS
 from tuning.model.lora import fresh_adapter, stored_adapter
 from tuning.paths import ResultsRoot, TrainingFolder
 from tuning.tasks import position, spelling
