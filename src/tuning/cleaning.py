@@ -65,7 +65,7 @@ def remove_waste(root: ResultsRoot, name: str, waste: Waste) -> None:
         ResultsError: The disk refuses.
     """
     folder = root.study(name)
-    trainings = {p for p in _own_trainings(root, waste)}
+    trainings = set(_own_trainings(root, waste))
     with contextlib.ExitStack() as held:
         held.enter_context(files.exclusive_lock(folder.lock, f"study {name}"))
         for key in sorted(trainings):
@@ -105,11 +105,7 @@ def _trainings(folder: StudyFolder) -> dict[str, bool]:
 
 def _half_written(folder: Path) -> list[Path]:
     """Return what a kill has left of files that were being written."""
-    return [
-        path
-        for path in folder.rglob(".*")
-        if path.name != ".lock" and path.name.startswith(".") and path.exists()
-    ]
+    return [path for path in folder.rglob(".*") if path.name != ".lock"]
 
 
 def _size(path: Path) -> int:

@@ -157,7 +157,7 @@ def read_json(path: Path) -> Any:
         ResultsError: The file is missing, or is not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse_constant)
     except FileNotFoundError as error:
         raise ResultsError(f"{path} is missing") from error
     except OSError as error:
@@ -166,7 +166,8 @@ def read_json(path: Path) -> Any:
         raise ResultsError(f"{path} is damaged: {error}") from error
 
 
-def _refuse_constant(name: str) -> None:
+def refuse_constant(name: str) -> None:
+    """Refuse NaN and infinity, which JSON does not have; for `json.loads(parse_constant=)`."""
     raise ValueError(f"{name} is no number of JSON")
 
 
@@ -222,7 +223,7 @@ def read_json_lines(
     records = []
     for number, line in enumerate(whole, start=1):
         try:
-            record = json.loads(line, parse_constant=_refuse_constant)
+            record = json.loads(line, parse_constant=refuse_constant)
         except (ValueError, RecursionError) as error:
             raise ResultsError(f"{path} line {number} is damaged: {error}") from error
         if not isinstance(record, dict):

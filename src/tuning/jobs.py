@@ -239,17 +239,13 @@ class Tail:
 
     def _line(self, line: bytes, number: int) -> dict[str, Any]:
         try:
-            found = json.loads(line, parse_constant=_refuse)
+            found = json.loads(line, parse_constant=files.refuse_constant)
             if not isinstance(found, dict):
                 raise ValueError("it is no mapping")
             self._check(found)
         except (ValueError, RecursionError) as error:
             raise ResultsError(f"{self._path} line {number} is damaged: {error}") from error
         return found
-
-
-def _refuse(name: str) -> None:
-    raise ValueError(f"{name} is no number of JSON")
 
 
 def check_progress(line: Mapping[str, Any]) -> None:
