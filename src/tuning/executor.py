@@ -775,11 +775,10 @@ def save_best(spec: StudySpec, root: ResultsRoot, records: Sequence[TrialRecord]
         return
     by_id: Mapping[str, TrialRecord] = {record.trial_id: record for record in records}
     best = ranked[0]
-    ties = sum(r.ties_with_best for r in ranked) - 1
     why = (
         f"# First of {len(ranked)} configurations of study {spec.name} by {spec.focus.says} on\n"
         f"# validation words: {best.contender.mean:.4f} over {len(best.contender.objectives)} "
-        f"seed(s); {ties} other(s) cannot be told from it.\n"
+        f"seed(s). The report says which others cannot be told from it.\n"
         f"# Differs from the default in: {best.contender.label}. Step scale {spec.step_scale:g}.\n"
     )
     winner = by_id[best.contender.trial_ids[0]]

@@ -1,8 +1,8 @@
 """Intervals for what is measured with several seeds on the same words.
 
-Two things are samples: the seeds of a training and the words it is asked about. A run is an estimate
-together with what each word adds to it, so gains, scores and differences of both have one kind of
-interval. Its variance is that of the two-way random-effects model of multi-reader studies
+Two things are samples: the seeds of a training and the words it is asked about. A run is an
+estimate together with what each word adds to it, so gains, scores and differences of both have one
+kind of interval. Its variance is that of the two-way random-effects model of multi-reader studies
 (Obuchowski and Rockette 1995), seeds in the place of readers, words in the place of cases: what
 seeds bring in beyond their answers to single words, plus what words bring in. Each part has the
 quantile of its own degrees of freedom, and the half widths add in quadrature (the modified

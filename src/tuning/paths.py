@@ -227,6 +227,10 @@ class ResultsRoot:
         """Transfer analyses."""
         return self.root / "transfer"
 
+    def analysis(self, study: str) -> Path:
+        """Return the file of a study's analysis."""
+        return self.transfer / f"{checked_name(study, 'study name')}_analysis.json"
+
     @property
     def reports(self) -> Path:
         """HTML reports."""

@@ -127,6 +127,20 @@ def load_study(root: ResultsRoot, name: str) -> tuple[StudySpec, list[TrialRecor
     return spec, [record for record in found if record is not None]
 
 
+def readable_records(spec: StudySpec, folder: StudyFolder) -> tuple[list[TrialRecord], list[str]]:
+    """Return the records of a study that can be read, and what is wrong with the others."""
+    records, damaged = [], []
+    for trial_id in known_trials(spec, folder):
+        try:
+            record = finished_record(folder, trial_id)
+        except ResultsError as error:
+            damaged.append(f"trial {trial_id} is left out: {error}")
+            continue
+        if record is not None:
+            records.append(record)
+    return records, damaged
+
+
 def known_trials(spec: StudySpec, folder: StudyFolder) -> Iterator[str]:
     """Yield the ids of the trials that are known so far, in order."""
     plan = spec.plan()

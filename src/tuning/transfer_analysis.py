@@ -1,78 +1,89 @@
-"""What a study shows: gains with intervals, ranking, curves, and a verdict in words.
+"""Everything that a study shows, from its folder alone: `tuning analyze`. Needs no model.
 
-Reads records alone; needs no model. `analyze` writes `analysis.json`, and the report draws it.
+`analyze` reads records, stored answers and progress, `write_analysis` writes `analysis.json` and
+tables, and the report draws what is in it. The parts are in `analysis/`.
 """
 
 from __future__ import annotations
 
+import csv
 import dataclasses
-import math
+import io
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+from pydantic import TypeAdapter, ValidationError
+
 from tuning import files
+from tuning.analysis.answers import StudyAnswers, read_answers
+from tuning.analysis.configurations import ConfigurationSummary, Table, table_of
+from tuning.analysis.confirmation import Confirmation, confirmation_of
+from tuning.analysis.costs import Cost, EqualExamples, costs_of, equal_examples
+from tuning.analysis.effects import DirectEffect, direct_effects
+from tuning.analysis.patterns import Curve
+from tuning.analysis.relations import (
+    ItemRelation,
+    PlottedRun,
+    RunCorrelation,
+    item_relations,
+    plotted_runs,
+    run_correlations,
+)
+from tuning.analysis.strata import CountConfusion, Stratum, confusion_of, strata_of
+from tuning.analysis.verdict import verdict
 from tuning.errors import ResultsError
 from tuning.jobs import read_progress
-from tuning.measures import Accuracy, Gain, TaskResult
+from tuning.measures import Accuracy, BaselineOf, baseline_from
 from tuning.paths import ResultsRoot
-from tuning.ranking import Contender, Ranked
+from tuning.ranking import Contender
 from tuning.records import TrialRecord, TrialStatus
 from tuning.scoring import METRIC_PREFIX, Focus, calculate_transfer_score
-from tuning.statistics import Interval, detectable_gain, t_interval
-from tuning.study import OnFront, StudySpec, contenders, front, is_control, load_study, ranking
-from tuning.tasks.items import EVALUATED_TASKS, TRANSFER_TASKS, Task
+from tuning.study import OnFront, StudySpec, existing_spec, front, readable_records
+from tuning.tasks.baselines import guesser_from_json
+from tuning.tasks.items import EVALUATED_TASKS
 
 __all__ = ["StudyAnalysis", "analyze", "calculate_transfer_score", "write_analysis"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GainSummary:
-    """The gain of one configuration in one task, over its seeds."""
+class TaskSummary:
+    """One task as the untouched model does it, and what the evaluation can find."""
 
-    accuracy: float
-    """Mean over seeds."""
-    gain: float
-    low: float
-    high: float
-    """95 % interval: over seeds and words if there are several seeds, else over words alone."""
-    choice_gain: float | None
-    choice_low: float | None
-    choice_high: float | None
-    over_seeds: bool
+    base: Accuracy
+    choice: Accuracy | None
+    lenient: Accuracy | None
+    baseline: float
+    """Accuracy of the best guesser that never looks at the word."""
+    mix: Mapping[str, int]
+    """Items by template, band and stratum: what the plain mean is taken over."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ConfigurationSummary:
-    """One row of the ranking."""
+class TrialRow:
+    """One trial as it ended; every known trial has one."""
 
-    rank: int
+    trial_id: str
     label: str
     parameters: Mapping[str, Any]
-    is_default: bool
-    num_seeds: int
-    objective: float
-    low: float | None
-    high: float | None
-    """95 % interval from the spread of the repeated default; none if nothing was repeated."""
-    ties_with_best: bool
-    beats_default: bool
-    gains: Mapping[str, GainSummary]
-    num_examples: int
-    """Training examples seen by one run."""
-    train_seconds: float
-    trial_ids: Sequence[str]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Curve:
-    """Accuracies of one trial on the way, on the small monitor suite."""
-
-    label: str
-    trial_id: str
-    steps: Sequence[int]
-    accuracies: Mapping[str, Sequence[float]]
+    seed: int
+    status: str
+    objective: float | None = None
+    accuracy: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    gain: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    choice_gain: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    transfer_learning_score: float | None = None
+    own_weights_score: float | None = None
+    num_steps: int = 0
+    num_examples: int = 0
+    train_seconds: float = 0.0
+    evaluation_seconds: float = 0.0
+    training_key: str = ""
+    remark: str = ""
+    """Why it failed or was stopped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +97,7 @@ class StudyAnalysis:
     focus_says: str
     weights: tuple[float, float]
     step_scale: float
+    strategy: str
     untouched_objective: float | None
     """What the untouched model itself would rank with."""
     num_planned: int
@@ -94,353 +106,441 @@ class StudyAnalysis:
     num_pruned: int
     """Stopped early: poor on the way, with no final evaluation."""
     verdict: Sequence[str]
-    base: Mapping[str, Accuracy]
-    baselines: Mapping[str, float]
-    mix: Mapping[str, Mapping[str, int]]
-    """Items by task and template, band and stratum: what the plain means are taken over."""
-    detectable: Mapping[str, float]
-    """Smallest gain found with 80 % power by task, at the share of changed answers seen."""
+    """In sentences; the first is the one to remember."""
+    notes: Sequence[str]
+    """What could not be read, or does not fit together."""
+    tasks: Mapping[str, TaskSummary]
     configurations: Sequence[ConfigurationSummary]
     controls: Sequence[ConfigurationSummary]
     """Configurations of other arms; not ranked."""
     base_arms: Mapping[str, Mapping[str, Accuracy]]
     """The untouched model put otherwise: four_shot, oracle; by task."""
+    num_tests: Mapping[str, int]
+    """Tests of each family."""
+    seed_deviation: Mapping[str, float | None]
+    """Standard deviation between seeds: of the objective, and of each task's strict accuracy."""
+    trials: Sequence[TrialRow]
+    runs: Sequence[PlottedRun]
+    correlations: Sequence[RunCorrelation]
+    item_relations: Sequence[ItemRelation]
+    effects: Sequence[DirectEffect]
+    """Of a one-at-a-time design; a search has influences instead."""
+    equal_examples_budget: int
+    equal_examples: Sequence[EqualExamples]
+    costs: Sequence[Cost]
     curves: Sequence[Curve]
-    failures: Sequence[Mapping[str, str]]
-    prunings: Sequence[Mapping[str, str]]
-    """Trials that were stopped early, and why."""
+    strata: Sequence[Stratum]
+    """Of the default and of the first of the ranking."""
+    confusion: Sequence[CountConfusion]
+    confirmation: Confirmation | None
     front: Sequence[OnFront]
     """With several objectives: the configurations that no other beats in all of them."""
     provenance: Mapping[str, Any]
+
+    @property
+    def default(self) -> ConfigurationSummary | None:
+        """The default configuration."""
+        return next((row for row in self.configurations if row.is_default), None)
 
 
 def analyze(root: ResultsRoot, name: str) -> StudyAnalysis:
     """Return the analysis of a study's finished trials.
 
+    What is missing or damaged beside `study.yaml` is left out and said in `notes`.
+
     Raises:
         NotFoundError: There is no such study.
-        ResultsError: A record is damaged.
+        ResultsError: study.yaml is damaged.
     """
-    spec, records = load_study(root, name)
-    completed = [r for r in records if r.result.status is TrialStatus.COMPLETED]
-    failed = [r for r in records if r.result.status is TrialStatus.FAILED]
-    pruned = [r for r in records if r.result.status is TrialStatus.PRUNED]
-    by_id = {r.trial_id: r for r in completed}
-    rows = [_configuration(spec, ranked, by_id) for ranked in ranking(spec, completed)]
-    controls = [
-        _configuration(spec, _unranked(c), by_id)
-        for c in contenders(spec, completed)
-        if is_control(spec, c)
-    ]
-    first = completed[0].result.tasks if completed else {}
+    spec = existing_spec(root, name)
+    records, notes = readable_records(spec, root.study(name))
+    completed = _with_status(records, TrialStatus.COMPLETED)
+    answers = read_answers(root, completed)
+    table = table_of(spec, answers, completed)
+    curves, curve_notes = _curves(root, spec, completed)
+    shown = _shown(table)
+    first = completed[0].result if completed else None
+    budget, equal = equal_examples(table.ranked, curves, spec.focus, spec.weights)
+    runs = plotted_runs(table.standing)
     analysis = StudyAnalysis(
         study=name,
-        model=completed[0].result.model if completed else spec.base.tokenizer_config.model_name,
+        model=first.model if first else spec.base.tokenizer_config.model_name,
         is_embedded_model=spec.base.tokenizer_config.model_name == "tiny",
         focus=spec.focus.value,
         focus_says=spec.focus.says,
-        weights=spec.weights,
+        weights=(spec.weights.position_weight, spec.weights.count_weight),
         step_scale=spec.step_scale,
-        untouched_objective=_untouched_objective(spec, first) if first else None,
+        strategy=spec.space.strategy.value,
+        untouched_objective=_untouched_objective(spec, completed),
         num_planned=spec.plan().num_trials,
         num_completed=len(completed),
-        num_failed=len(failed),
-        num_pruned=len(pruned),
+        num_failed=len(_with_status(records, TrialStatus.FAILED)),
+        num_pruned=len(_with_status(records, TrialStatus.PRUNED)),
         verdict=(),
-        base={task: result.base for task, result in first.items()},
-        baselines={task: result.baseline for task, result in first.items()},
-        mix=_mix(root, completed[0]) if completed else {},
-        detectable={task: _detectable(result) for task, result in first.items()},
-        configurations=rows,
-        controls=controls,
-        base_arms=completed[0].result.base_arms if completed else {},
-        curves=[curve for r in completed if (curve := _curve(root, r, [*rows, *controls]))],
-        prunings=[{"trial_id": r.trial_id, "reason": r.result.reason or ""} for r in pruned],
+        notes=[*notes, *_mixtures(completed), *answers.notes, *curve_notes],
+        tasks=_tasks(root, completed),
+        configurations=table.ranked,
+        controls=table.controls,
+        base_arms=first.base_arms if first else {},
+        num_tests=_num_tests(table),
+        seed_deviation={
+            key.removesuffix("/strict_correct"): spread.deviation if spread else None
+            for key, spread in table.standing.spread.items()
+            if key == "objective" or key.endswith("/strict_correct")
+        },
+        trials=[_trial_row(spec, record) for record in records],
+        runs=runs,
+        correlations=run_correlations(runs) if completed else [],
+        item_relations=_item_relations(answers, shown),
+        effects=direct_effects(table),
+        equal_examples_budget=budget,
+        equal_examples=equal,
+        costs=costs_of(table.ranked),
+        curves=curves,
+        strata=_strata(root, answers, table, shown),
+        confusion=_confusion(answers, shown),
+        confirmation=_confirmation(root, spec, table),
         front=front(spec, completed),
-        failures=[
-            {"trial_id": r.trial_id, "error": f"{r.result.error_type}: {r.result.error}"}
-            for r in failed
-        ],
-        provenance=_provenance(spec, completed),
+        provenance=_provenance(spec, records),
     )
     return dataclasses.replace(analysis, verdict=verdict(analysis))
 
 
-def write_analysis(root: ResultsRoot, analysis: StudyAnalysis) -> Path:
-    """Write the analysis to `transfer/{study}_analysis.json` and return the path.
-
-    Raises:
-        ResultsError: The disk refuses.
-    """
-    path = root.transfer / f"{analysis.study}_analysis.json"
-    files.write_json(path, dataclasses.asdict(analysis))
-    return path
+def _with_status(records: Sequence[TrialRecord], status: TrialStatus) -> list[TrialRecord]:
+    return [record for record in records if record.result.status is status]
 
 
-def _untouched_objective(spec: StudySpec, tasks: Mapping[str, TaskResult]) -> float:
+def _shown(table: Table) -> list[ConfigurationSummary]:
+    """Return the configurations that are looked at closely: the default and the best."""
+    default = [table.default] if table.default else []
+    best = table.ranked[:1]
+    return [*default, *(row for row in best if not row.is_default)]
+
+
+def _untouched_objective(spec: StudySpec, completed: Sequence[TrialRecord]) -> float | None:
+    if not completed:
+        return None
     if spec.focus is not Focus.BALANCED:
         return 0.0
+    tasks = completed[0].result.tasks
     spelling, position, count = (tasks[task.value].base.value for task in EVALUATED_TASKS)
     return calculate_transfer_score(spelling, position, count, *spec.weights)
 
 
-def _unranked(contender: Contender) -> Ranked:
-    return Ranked(
-        rank=0, contender=contender, interval=None, ties_with_best=False, beats_default=False
-    )
-
-
-def _configuration(
-    spec: StudySpec, ranked: Ranked, by_id: Mapping[str, TrialRecord]
-) -> ConfigurationSummary:
-    contender = ranked.contender
-    runs = [by_id[trial_id] for trial_id in contender.trial_ids]
-    training = spec.config_of(runs[0]).training_config
-    return ConfigurationSummary(
-        rank=ranked.rank,
-        label=contender.label,
-        parameters=contender.parameters,
-        is_default=contender.is_default,
-        num_seeds=len(runs),
-        objective=contender.mean,
-        low=ranked.interval.low if ranked.interval else None,
-        high=ranked.interval.high if ranked.interval else None,
-        ties_with_best=ranked.ties_with_best,
-        beats_default=ranked.beats_default,
-        gains={task.value: _gain_over_runs(task, runs) for task in EVALUATED_TASKS},
-        num_examples=training.max_steps * training.effective_batch_size,
-        train_seconds=max(r.execution.train_seconds for r in runs),
-        trial_ids=list(contender.trial_ids),
-    )
-
-
-def _gain_over_runs(task: Task, runs: Sequence[TrialRecord]) -> GainSummary:
-    results = [r.result.tasks[task.value] for r in runs]
-    accuracy = sum(r.tuned.value for r in results) / len(results)
-    gains = [r.gain.value for r in results]
-    choices = [r.choice_gain for r in results if r.choice_gain is not None]
-    if len(results) == 1:
-        strict, choice = results[0].gain, results[0].choice_gain
-        return GainSummary(
-            accuracy=accuracy,
-            gain=strict.value,
-            low=strict.low,
-            high=strict.high,
-            choice_gain=choice.value if choice else None,
-            choice_low=choice.low if choice else None,
-            choice_high=choice.high if choice else None,
-            over_seeds=False,
+def _mixtures(completed: Sequence[TrialRecord]) -> list[str]:
+    """Say where trials of one study were not measured alike."""
+    notes = []
+    bases = {(r.result.base_key, r.result.base_evaluation_key) for r in completed}
+    if len(bases) > 1:
+        notes.append(
+            f"trials were compared with {len(bases)} different untouched models or suites (model, "
+            "precision or evaluation sizes differ): each gain is against its own, but levels and "
+            "rankings across them are not of one kind"
         )
-    low, high = _over_seeds_and_words([r.gain for r in results])
-    choice_interval = _over_seeds_and_words(choices) if choices else None
-    return GainSummary(
-        accuracy=accuracy,
-        gain=sum(gains) / len(gains),
-        low=low,
-        high=high,
-        choice_gain=sum(c.value for c in choices) / len(choices) if choices else None,
-        choice_low=choice_interval.low if choice_interval else None,
-        choice_high=choice_interval.high if choice_interval else None,
-        over_seeds=True,
+    differing = sorted(
+        name
+        for name in {name for r in completed for name in r.execution.versions}
+        if len({r.execution.versions.get(name) for r in completed}) > 1
+    )
+    if differing:
+        notes.append(f"trials ran with different versions of {', '.join(differing)}")
+    threads = {r.execution.num_threads for r in completed}
+    if len(threads) > 1:
+        numbers = ", ".join(map(str, sorted(threads)))
+        notes.append(f"trials ran with different numbers of threads ({numbers})")
+    return notes
+
+
+def _tasks(root: ResultsRoot, completed: Sequence[TrialRecord]) -> dict[str, TaskSummary]:
+    if not completed:
+        return {}
+    result = completed[0].result
+    raw = _scores(root, result.training_key, result.evaluation_key).get("mix")
+    mix: dict[str, dict[str, int]] = raw if isinstance(raw, dict) else {}
+    return {
+        task: TaskSummary(
+            base=found.base,
+            choice=found.choice_base,
+            lenient=found.lenient_base,
+            baseline=found.baseline,
+            mix=mix.get(task, {}),
+        )
+        for task, found in result.tasks.items()
+    }
+
+
+def _scores(root: ResultsRoot, key: str | None, evaluation_key: str | None) -> dict[str, Any]:
+    """Return what an evaluation stored beside its answers; nothing if that is gone."""
+    if key is None or evaluation_key is None:
+        return {}
+    path = root.training(key).evaluation(evaluation_key) / "scores.json"
+    try:
+        found = files.read_json(path) if path.is_file() else {}
+    except ResultsError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _num_tests(table: Table) -> dict[str, int]:
+    compared = sum(row.over_default is not None for row in table.ranked)
+    return {
+        "default against untouched, position and count": 2 if table.default else 0,
+        "configurations against the default": compared,
+        "configurations against the best": max(0, len(table.ranked) - 1),
+        "gains in position and count, all configurations": 2 * len(table.ranked),
+    }
+
+
+def _trial_row(spec: StudySpec, record: TrialRecord) -> TrialRow:
+    result, execution = record.result, record.execution
+    training = spec.config_of(record).training_config
+    bare = Contender(parameters=record.parameters, trial_ids=[], objectives=[])
+    row = TrialRow(
+        trial_id=record.trial_id,
+        label=bare.label,
+        parameters=record.parameters,
+        seed=record.seed,
+        status=result.status.value,
+        num_steps=result.step,
+        num_examples=result.step * training.effective_batch_size,
+        train_seconds=execution.train_seconds,
+        evaluation_seconds=execution.evaluation_seconds,
+        training_key=result.training_key,
+        remark=result.reason or (f"{result.error_type}: {result.error}" if result.error else ""),
+    )
+    if result.status is not TrialStatus.COMPLETED:
+        return row
+    return dataclasses.replace(
+        row,
+        objective=spec.focus.objective(result.metrics),
+        accuracy={task: found.tuned.value for task, found in result.tasks.items()},
+        gain={task: found.gain.value for task, found in result.tasks.items()},
+        choice_gain={
+            task: found.choice_gain.value
+            for task, found in result.tasks.items()
+            if found.choice_gain is not None
+        },
+        transfer_learning_score=result.metrics.get("transfer_learning_score"),
+        own_weights_score=result.metrics.get("own_weights_score"),
     )
 
 
-def _over_seeds_and_words(gains: Sequence[Gain]) -> Interval:
-    """Return an interval for the mean gain of several seeds on the same words.
-
-    Seeds differ, and the words are a sample: both widths are added in quadrature. The width over
-    words is the mean of those of the single runs, which is at least that of their mean: the
-    interval errs on the wide side.
-    """
-    mean = sum(gain.value for gain in gains) / len(gains)
-    seeds = t_interval([gain.value for gain in gains])
-    below = sum(gain.value - gain.low for gain in gains) / len(gains)
-    above = sum(gain.high - gain.value for gain in gains) / len(gains)
-    return Interval(
-        mean - math.hypot(mean - seeds.low, below), mean + math.hypot(seeds.high - mean, above)
-    )
-
-
-def _mix(root: ResultsRoot, record: TrialRecord) -> dict[str, dict[str, int]]:
-    """Return the mix that the evaluation stored; nothing if that folder is gone."""
-    folder = root.training(record.result.training_key)
-    scores = folder.evaluation(record.result.evaluation_key or "none") / "scores.json"
-    mix: dict[str, dict[str, int]] = files.read_json(scores)["mix"] if scores.is_file() else {}
-    return mix
-
-
-def _detectable(result: TaskResult) -> float:
-    gain, base = result.gain, result.base
-    discordant = (gain.num_better + gain.num_worse) / base.num_items
-    return detectable_gain(base.num_words, max(discordant, 1 / base.num_items))
+def _curves(
+    root: ResultsRoot, spec: StudySpec, completed: Sequence[TrialRecord]
+) -> tuple[list[Curve], list[str]]:
+    curves, notes = [], []
+    for record in completed:
+        try:
+            lines = read_progress(root.training(record.result.training_key))
+        except ResultsError as error:
+            notes.append(f"trial {record.trial_id}: no learning curve: {error}")
+            continue
+        curve = _curve(spec, record, lines)
+        if curve is None:
+            notes.append(f"trial {record.trial_id}: no learning curve: nothing was measured")
+        else:
+            curves.append(curve)
+    return curves, notes
 
 
 def _curve(
-    root: ResultsRoot, record: TrialRecord, rows: Sequence[ConfigurationSummary]
+    spec: StudySpec, record: TrialRecord, lines: Sequence[Mapping[str, Any]]
 ) -> Curve | None:
-    try:
-        lines = read_progress(root.training(record.result.training_key))
-    except ResultsError:
-        return None
     on_the_way = sorted(
         (x for x in lines if x["kind"] == "evaluation" and x["step"] <= record.result.step),
         key=lambda x: int(x["step"]),
     )
     if not on_the_way:
         return None
-    label = next(row.label for row in rows if record.trial_id in row.trial_ids)
+    config = spec.config_of(record)
+    size = config.training_config.effective_batch_size
     return Curve(
-        label=label,
+        label=Contender(parameters=record.parameters, trial_ids=[], objectives=[]).label,
         trial_id=record.trial_id,
-        steps=[x["step"] for x in on_the_way],
+        training_key=record.result.training_key,
+        parameters=record.parameters,
+        steps=[int(x["step"]) for x in on_the_way],
+        examples=[int(x["step"]) * size for x in on_the_way],
         accuracies={
             task.value: [x[f"{METRIC_PREFIX[task]}/accuracy"] for x in on_the_way]
             for task in EVALUATED_TASKS
         },
+        num_words=config.evaluation_config.num_monitor_words,
     )
 
 
-def _provenance(spec: StudySpec, completed: Sequence[TrialRecord]) -> dict[str, Any]:
+# --- the default and the best, item by item ---------------------------------------------------
+
+
+def _item_relations(
+    answers: StudyAnswers, shown: Sequence[ConfigurationSummary]
+) -> list[ItemRelation]:
+    found = []
+    for number, row in enumerate(shown):
+        base, frames = _frames(answers, row)
+        if base is None or not frames:
+            continue
+        if number == 0:
+            found += item_relations([base], "untouched", "untouched")
+        found += item_relations(frames, "tuned", row.label)
+    return found
+
+
+def _frames(
+    answers: StudyAnswers, row: ConfigurationSummary
+) -> tuple[pd.DataFrame | None, list[pd.DataFrame]]:
+    if not all(answers.trials[trial_id].is_paired for trial_id in row.trial_ids):
+        return None, []
+    frames = [answers.frame(trial_id) for trial_id in row.trial_ids]
+    return answers.base_frame(row.trial_ids[0]), [frame for frame in frames if frame is not None]
+
+
+def _strata(
+    root: ResultsRoot, answers: StudyAnswers, table: Table, shown: Sequence[ConfigurationSummary]
+) -> list[Stratum]:
+    found = []
+    for row in shown:
+        base, frames = _frames(answers, row)
+        if base is None or not frames:
+            continue
+        baseline_of = _baseline_of(root, answers.records[row.trial_ids[0]])
+        found += strata_of(row.label, base, frames, baseline_of, table.standing.spread)
+    return found
+
+
+def _baseline_of(root: ResultsRoot, record: TrialRecord) -> BaselineOf | None:
+    result = record.result
+    for keys in (
+        (result.base_key, result.base_evaluation_key),
+        (result.training_key, result.evaluation_key),
+    ):
+        try:
+            return baseline_from(guesser_from_json(_scores(root, *keys).get("letter_guesser")))
+        except ValueError:
+            continue
+    return None
+
+
+def _confusion(
+    answers: StudyAnswers, shown: Sequence[ConfigurationSummary]
+) -> list[CountConfusion]:
+    found = []
+    for number, row in enumerate(shown):
+        base, frames = _frames(answers, row)
+        if base is None or not frames:
+            continue
+        if number == 0:
+            found += confusion_of("untouched", [base])
+        found += confusion_of(row.label, frames)
+    return found
+
+
+def _confirmation(root: ResultsRoot, spec: StudySpec, table: Table) -> Confirmation | None:
+    """Return what fresh seeds say, if `tuning study confirm` was run."""
+    name = f"{spec.name}_confirm"
+    if len(name) > 128 or not root.study(name).spec.exists():
+        return None
+    fresh = existing_spec(root, name)
+    records, _ = readable_records(fresh, root.study(name))
+    completed = _with_status(records, TrialStatus.COMPLETED)
+    return confirmation_of(table, table_of(fresh, read_answers(root, completed), completed), name)
+
+
+def _provenance(spec: StudySpec, records: Sequence[TrialRecord]) -> dict[str, Any]:
+    completed = _with_status(records, TrialStatus.COMPLETED)
     return {
         "created": spec.base.timestamp,
-        "training keys": sorted({r.result.training_key for r in completed}),
-        "base": completed[0].result.base_key if completed else None,
-        "hosts": sorted({r.execution.host for r in completed}),
+        "seed": spec.seed,
+        "space": spec.space.strategy.value,
+        "default configuration": spec.base.model_dump(mode="json"),
+        "untouched models": sorted({r.result.base_key for r in completed if r.result.base_key}),
+        "trainings": len({r.result.training_key for r in completed}),
+        "hosts": sorted({r.execution.host for r in records}),
+        "devices": sorted({r.execution.device for r in completed}),
         "versions": dict(completed[0].execution.versions) if completed else {},
         "threads": sorted({r.execution.num_threads for r in completed}),
-        "training minutes": round(sum(r.execution.train_seconds for r in completed) / 60, 2),
-        "evaluation minutes": round(sum(r.execution.evaluation_seconds for r in completed) / 60, 2),
+        "training minutes": round(sum(r.execution.train_seconds for r in records) / 60, 2),
+        "evaluation minutes": round(sum(r.execution.evaluation_seconds for r in records) / 60, 2),
+        "minutes of trials that failed or were stopped": round(
+            sum(r.execution.train_seconds for r in records if r not in completed) / 60, 2
+        ),
         "peak memory, MiB": max(
             (r.execution.peak_memory_bytes // 2**20 for r in completed), default=None
         ),
         "trained tokens": sum(r.execution.num_trained_tokens for r in completed),
+        "answers decoded freely": sum(r.result.num_decoded for r in completed),
+        "of these unlike one pass": sum(r.result.num_disagreements for r in completed),
     }
 
 
-# --- the verdict ------------------------------------------------------------------------------
+# --- files --------------------------------------------------------------------------------------
+
+_ANALYSIS = TypeAdapter(StudyAnalysis)
 
 
-def points(rate: float) -> str:
-    """Return a difference of rates in points, with its sign: 0.053 is ``+5.3``."""
-    text = f"{100 * rate:+.1f}"
-    return "0.0" if text in ("+0.0", "-0.0") else text
+def write_analysis(root: ResultsRoot, analysis: StudyAnalysis) -> Path:
+    """Write `transfer/{study}_analysis.json`, and tables of it as CSV; return its path.
+
+    Raises:
+        ResultsError: The disk refuses.
+    """
+    path = root.analysis(analysis.study)
+    files.write_json(path, dataclasses.asdict(analysis))
+    for name, rows in tables_of(analysis).items():
+        files.write_atomic(root.transfer / f"{analysis.study}_{name}.csv", to_csv(rows))
+    return path
 
 
-def verdict(analysis: StudyAnalysis) -> list[str]:
-    """Return what the study shows, in sentences; the first is the one to remember."""
-    if not analysis.configurations:
-        return [f"No trial of {analysis.num_planned} completed: there is nothing to conclude."]
-    best = analysis.configurations[0]
-    default = next((row for row in analysis.configurations if row.is_default), None)
-    sentences = [_transfer_sentence(best), _gains_sentence(analysis, best)]
-    if default is not None and default is not best:
-        sentences.append(_gains_sentence(analysis, default))
-    sentences += [_gains_sentence(analysis, control) for control in analysis.controls]
-    ended = analysis.num_completed + analysis.num_failed + analysis.num_pruned
-    unfinished = analysis.num_planned - ended
-    if unfinished:
-        sentences.append(
-            f"Only {analysis.num_completed} of {analysis.num_planned} trials have completed, "
-            f"{analysis.num_failed} failed: all of this may change."
-        )
-    elif analysis.num_failed:
-        sentences.append(
-            f"{analysis.num_failed} of {analysis.num_planned} trials failed and are left out."
-        )
-    if analysis.num_pruned:
-        sentences.append(
-            f"{analysis.num_pruned} of {analysis.num_planned} trials were stopped early for being "
-            f"poor on the way; they are not ranked."
-        )
-    if len(analysis.configurations) > 1:
-        sentences.append(_ranking_sentence(analysis, best, default))
-        sentences.append(
-            "The best of several was chosen on the words it is reported on, so its numbers flatter "
-            "it; fresh seeds and test words would show by how much."
-        )
-    if analysis.is_embedded_model:
-        sentences.append(
-            f"All of this was measured on {analysis.model}, a model made to exercise the program: "
-            "it is no evidence about Qwen3-4B or any other model."
-        )
-    return sentences
+def read_analysis(root: ResultsRoot, name: str) -> StudyAnalysis:
+    """Read an analysis that was written.
+
+    Raises:
+        ResultsError: It is missing or damaged.
+    """
+    path = root.analysis(name)
+    try:
+        return _ANALYSIS.validate_json(json.dumps(files.read_json(path)))
+    except ValidationError as error:
+        raise ResultsError(f"{path} is damaged: {error.errors()[0]['msg']}") from error
 
 
-def _transfer_sentence(row: ConfigurationSummary) -> str:
-    spelling = row.gains[Task.SPELLING.value]
-    found = {task: _reading(row.gains[task.value]) for task in TRANSFER_TASKS}
-    said = " and ".join(f"{task.value} {words}" for task, words in found.items())
-    moved = _moved(spelling.low, spelling.high)
-    best = (
-        "in the default, which ranks first"
-        if row.is_default
-        else f"with {row.label}, which ranks first"
-    )
-    learned = {
-        1: "Spelling improved",
-        0: "Spelling did not measurably change",
-        -1: "Spelling got worse",
+def tables_of(analysis: StudyAnalysis) -> dict[str, list[dict[str, Any]]]:
+    """Return the tables of an analysis, flat, by name: configurations, trials, and more."""
+    return {
+        "configurations": [_flat(row) for row in (*analysis.configurations, *analysis.controls)],
+        "trials": [_flat(row) for row in analysis.trials],
+        "correlations": [_flat(row) for row in analysis.correlations],
+        "effects": [_flat(row) for row in analysis.effects],
+        "strata": [_flat(row) for row in analysis.strata],
     }
-    return f"{learned[moved]} {best}; {said}."
 
 
-def _moved(low: float, high: float) -> int:
-    return 1 if low > 0 else (-1 if high < 0 else 0)
+def _flat(row: Any) -> dict[str, Any]:
+    """Return a record as one row: nested names are joined with dots."""
+    found: dict[str, Any] = {}
+
+    def add(name: str, value: Any) -> None:
+        if isinstance(value, dict) and name != "parameters":
+            for key, inner in value.items():
+                add(f"{name}.{key}" if name else key, inner)
+        elif isinstance(value, dict | list | tuple):
+            found[name] = json.dumps(value, sort_keys=True)
+        else:
+            found[name] = value
+
+    add("", dataclasses.asdict(row))
+    return found
 
 
-def _reading(gain: GainSummary) -> str:
-    strict = _moved(gain.low, gain.high)
-    choice = _moved(gain.choice_low or 0, gain.choice_high or 0)
-    if strict > 0:
-        return "improved too: transfer" if choice > 0 else "improved in format only"
-    if strict < 0:
-        return "got worse" if choice < 0 else "got worse in format only"
-    return "did not measurably change"
+def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return rows as CSV. What a spreadsheet would run as a formula is preceded by a quote."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
+    return text.getvalue()
 
 
-_ARMS_SAY = {
-    "format_control": "The control, trained on the letters of other words,",
-    "direct": "The ceiling, trained on position and count themselves,",
-}
-
-
-def _gains_sentence(analysis: StudyAnalysis, row: ConfigurationSummary) -> str:
-    parts = []
-    for task, gain in row.gains.items():
-        interval = f"[{points(gain.low)}, {points(gain.high)}]"
-        base = analysis.base[task]
-        size = f"{base.num_items} items, {base.num_words} words"
-        parts.append(f"{task} {points(gain.gain)} {interval} ({size})")
-    kind = (
-        f"mean of {row.num_seeds} seeds, intervals over seeds and words"
-        if row.gains[Task.SPELLING.value].over_seeds
-        else "one seed, intervals over words: of this adapter, not of this configuration"
-    )
-    who = "The default" if row.is_default else f"The configuration with {row.label}"
-    arm = row.parameters.get("arm")
-    if row in analysis.controls and arm in _ARMS_SAY:
-        who = f"{_ARMS_SAY[arm]} ({row.label})"
-    return (
-        f"{who} against the untouched model, in points with 95 % intervals: "
-        f"{', '.join(parts)}; {kind}."
-    )
-
-
-def _ranking_sentence(
-    analysis: StudyAnalysis, best: ConfigurationSummary, default: ConfigurationSummary | None
-) -> str:
-    ties = sum(row.ties_with_best for row in analysis.configurations) - 1
-    ranked_by = f"Ranked by {analysis.focus_says} (untouched: {analysis.untouched_objective:.3f})"
-    if best.low is None:
-        return f"{ranked_by}; no spread over seeds is known, so this cannot be told from noise."
-    if not any(row.beats_default for row in analysis.configurations):
-        beats = "no configuration beats the default"
-    else:
-        winners = sum(row.beats_default for row in analysis.configurations)
-        beats = f"{winners} of {len(analysis.configurations) - 1} others beat the default"
-    seeds = f"the spread over {default.num_seeds} seeds of the default" if default else "no spread"
-    tests = len(analysis.configurations) - 1
-    return (
-        f"{ranked_by}, {beats} (judged by {seeds}, Holm over {tests} comparison(s)); "
-        f"{ties} cannot be told from the best."
-    )
+def _cell(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@") else value

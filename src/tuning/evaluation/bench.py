@@ -12,7 +12,7 @@ from tuning.evaluation.one_pass import OnePassScorer
 from tuning.fingerprint import resolved_precision
 from tuning.measures import BaselineOf, baseline_from
 from tuning.model.base import BaseModel, load_base, subject_words
-from tuning.tasks.baselines import fit_letter_guesser
+from tuning.tasks.baselines import LetterGuesser, fit_letter_guesser
 from tuning.tasks.splits import Split, split_subjects
 from tuning.tasks.suite import Suite, build_suite
 from tuning.tasks.words import SubjectWords
@@ -29,6 +29,8 @@ class Bench:
     monitor: Suite
     """A part of it, for evaluations on the way."""
     scorer: OnePassScorer
+    guesser: LetterGuesser
+    """Guesses letters without looking at the word."""
     baseline_of: BaselineOf
     """Word-blind accuracy on rows of predictions."""
     sizes: EvaluationConfig
@@ -84,12 +86,14 @@ def bench_on(
     """
     base = load_base(model_name, precision)
     words = split_subjects(subject_words(model_name))
+    guesser = fit_letter_guesser(words[Split.TRAIN].real)
     return Bench(
         base=base,
         words=words,
         suite=suite,
         monitor=monitor,
         scorer=OnePassScorer.for_base(base, suite.items),
-        baseline_of=baseline_from(fit_letter_guesser(words[Split.TRAIN].real)),
+        guesser=guesser,
+        baseline_of=baseline_from(guesser),
         sizes=sizes,
     )

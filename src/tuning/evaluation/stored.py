@@ -26,6 +26,7 @@ from tuning.evaluation.retention import retention
 from tuning.measures import Drift
 from tuning.model.lora import stored_adapter
 from tuning.paths import ResultsRoot, TrainingFolder
+from tuning.tasks.baselines import guesser_to_json
 from tuning.tasks.lenient import Outcome, read_leniently
 from tuning.tasks.prompts import Prompting, prompted
 from tuning.tasks.splits import Split
@@ -250,6 +251,7 @@ def _store(bench: Bench, asked: Asked, evaluation: Evaluation, seconds: float) -
         "decoded_for_real": int(predictions["decoded_for_real"].sum()),
         "num_decoded": evaluation.num_decoded,
         "num_disagreements": evaluation.num_disagreements,
+        "letter_guesser": guesser_to_json(bench.guesser),
         "baselines": {task: bench.baseline_of(rows) for task, rows in by_task},
         "accuracy": {task: float(rows[measures.STRICT].mean()) for task, rows in by_task},
         "retention": {name: dataclasses.asdict(d) for name, d in evaluation.retention.items()},

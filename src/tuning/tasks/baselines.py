@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tuning.tasks.items import Item, Task
 
@@ -26,6 +26,26 @@ def fit_letter_guesser(words: Sequence[str]) -> LetterGuesser:
             cells.setdefault((n, len(word)), Counter())[letter] += 1
     best = {cell: counts.most_common(1)[0][0] for cell, counts in cells.items()}
     return LetterGuesser(overall.most_common(1)[0][0], best)
+
+
+def guesser_to_json(guesser: LetterGuesser) -> dict[str, Any]:
+    """Return a guesser as JSON holds it."""
+    best = guesser.by_position_and_length
+    cells = [[n, length, letter] for (n, length), letter in sorted(best.items())]
+    return {"most_common": guesser.most_common, "best": cells}
+
+
+def guesser_from_json(raw: Any) -> LetterGuesser:
+    """Return the guesser that `guesser_to_json` wrote.
+
+    Raises:
+        ValueError: It is none.
+    """
+    try:
+        best = {(int(n), int(length)): str(letter) for n, length, letter in raw["best"]}
+        return LetterGuesser(str(raw["most_common"]), best)
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"no letter guesser: {error}") from error
 
 
 def guesses(item: Item, guesser: LetterGuesser) -> dict[str, float]:

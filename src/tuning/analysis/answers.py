@@ -1,0 +1,264 @@
+"""Stored answers of a study's trials, paired item by item with those of the untouched model.
+
+Everything is read from folders; what is missing or damaged there is said and got from the records,
+as far as they go.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tuning.measures import CHOICE, LENIENT, PREDICTIONS, STRICT, Gain
+from tuning.mixed_effects import Run, mean_of_items
+from tuning.paths import ResultsRoot
+from tuning.records import TrialRecord
+from tuning.scoring import SYNERGY_WEIGHT, Focus, Weights
+from tuning.tasks.items import EVALUATED_TASKS, Task
+
+READINGS = (STRICT, CHOICE, LENIENT)
+_KEY = ["task", "word", "template"]
+_Z = 1.959963984540054
+
+
+@dataclass(frozen=True, slots=True)
+class TrialAnswers:
+    """Gains of one trial over the untouched model, and the levels before; by task and reading."""
+
+    gains: Mapping[tuple[Task, str], Run]
+    before: Mapping[tuple[Task, str], Run]
+    is_paired: bool
+    """Whether it rests on answers item by item, and not on the record alone."""
+
+    def after(self, task: Task, reading: str = STRICT) -> Run:
+        """Return the accuracy after training."""
+        return self.before[task, reading] + self.gains[task, reading]
+
+    def objective(self, focus: Focus, weights: Weights) -> Run:
+        """Return what trials are ranked by, linearized where the score has a corner."""
+        if focus is Focus.SPELLING:
+            return self.gains[Task.SPELLING, STRICT]
+        position, count = Task.POSITION, Task.COUNT
+        if focus is Focus.TRANSFER:
+            return (self.gains[position, STRICT] + self.gains[count, STRICT]) * 0.5
+        spelling = self.after(Task.SPELLING)
+        levels = (self.after(position), self.after(count))
+        mean = (levels[0] + levels[1]) * 0.5
+        synergy = spelling if spelling.value < mean.value else mean
+        level = levels[0] * weights.position_weight + levels[1] * weights.count_weight
+        return level + synergy * SYNERGY_WEIGHT
+
+
+@dataclass
+class StudyAnswers:
+    """Answers of all completed trials of a study."""
+
+    root: ResultsRoot
+    records: Mapping[str, TrialRecord]
+    trials: dict[str, TrialAnswers] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    """What is missing, damaged or contradicts a record."""
+
+    def frame(self, trial_id: str) -> pd.DataFrame | None:
+        """Return all answers of a trial, or None if they are gone."""
+        result = self.records[trial_id].result
+        return _whole(_path(self.root, result.training_key, result.evaluation_key))
+
+    def base_frame(self, trial_id: str) -> pd.DataFrame | None:
+        """Return all answers of the untouched model that a trial is compared with, or None."""
+        result = self.records[trial_id].result
+        return _whole(_path(self.root, result.base_key, result.base_evaluation_key))
+
+
+def read_answers(root: ResultsRoot, records: Sequence[TrialRecord]) -> StudyAnswers:
+    """Read the answers of completed trials; never fails for what is missing.
+
+    Args:
+        root: All results hang off it.
+        records: Completed ones.
+    """
+    answers = StudyAnswers(root, {record.trial_id: record for record in records})
+    frames = _Frames(root)
+    for record in records:
+        # All words are numbered before anything is compared.
+        frames.base(record.result.base_key, record.result.base_evaluation_key)
+    made: dict[tuple[str, str], TrialAnswers] = {}
+    for record in records:
+        result = record.result
+        key = (result.weights_key, result.evaluation_key or record.trial_id)
+        if key not in made:
+            made[key] = _trial_answers(frames, record, answers.notes)
+        answers.trials[record.trial_id] = made[key]
+    _have_same_words(answers.trials)
+    answers.notes[:] = list(dict.fromkeys(answers.notes))
+    return answers
+
+
+def _trial_answers(frames: _Frames, record: TrialRecord, notes: list[str]) -> TrialAnswers:
+    result = record.result
+    base = frames.base(result.base_key, result.base_evaluation_key)
+    path = _path(frames.root, result.training_key, result.evaluation_key)
+    tuned = _narrow(path)
+    if base is None or tuned is None:
+        who = "the untouched model" if base is None else f"trial {record.trial_id}"
+        notes.append(f"answers of {who} are missing or damaged: gains are those of the record")
+        return _from_record(record)
+    if not base.fits(tuned):
+        notes.append(
+            f"trial {record.trial_id} was asked other items than the untouched model: gains are "
+            "those of the record"
+        )
+        return _from_record(record)
+    found = base.compare(tuned)
+    for task, recorded in result.tasks.items():
+        run = found.gains.get((Task(task), STRICT))
+        if run is not None and abs(run.value - recorded.gain.value) > 1e-9:
+            notes.append(
+                f"trial {record.trial_id}: stored answers give a {task} gain of {run.value:.4f}, "
+                f"the record says {recorded.gain.value:.4f}; the answers are used"
+            )
+    return found
+
+
+@dataclass
+class _Frames:
+    """The untouched models that trials are compared with, each read once."""
+
+    root: ResultsRoot
+    known: dict[tuple[str, str], _Base | None] = field(default_factory=dict)
+    words: dict[str, int] = field(default_factory=dict)
+    """Index of each word, the same for all trials of the study."""
+
+    def base(self, key: str | None, evaluation_key: str | None) -> _Base | None:
+        if key is None or evaluation_key is None:
+            return None
+        if (key, evaluation_key) not in self.known:
+            table = _narrow(_path(self.root, key, evaluation_key))
+            self.known[key, evaluation_key] = None if table is None else self._indexed(table)
+        return self.known[key, evaluation_key]
+
+    def _indexed(self, table: pa.Table) -> _Base:
+        words = table.column("word").to_pylist()
+        for word in words:
+            self.words.setdefault(word, len(self.words))
+        return _Base(table, np.array([self.words[word] for word in words]), self)
+
+
+@dataclass
+class _Base:
+    """Answers of an untouched model, with what is the same for every trial on it."""
+
+    table: pa.Table
+    words_N: np.ndarray
+    frames: _Frames
+
+    def fits(self, tuned: pa.Table) -> bool:
+        """Whether another table answers the same items in the same order."""
+        return all(self.table.column(name).equals(tuned.column(name)) for name in _KEY)
+
+    @functools.cached_property
+    def rows(self) -> dict[Task, np.ndarray]:
+        """Places of each task's items."""
+        tasks_N = np.array(self.table.column("task").to_pylist())
+        return {task: np.flatnonzero(tasks_N == task.value) for task in EVALUATED_TASKS}
+
+    @functools.cached_property
+    def values(self) -> dict[str, np.ndarray]:
+        """Readings as numbers, NaN where there is none."""
+        return {name: _numbers(self.table, name) for name in READINGS}
+
+    def compare(self, tuned: pa.Table) -> TrialAnswers:
+        """Return the gains of a tuned model in every task and reading that both have."""
+        num_words = len(self.frames.words)
+        gains, before = {}, {}
+        for reading in READINGS:
+            after_N = _numbers(tuned, reading)
+            for task, rows in self.rows.items():
+                both = rows[~np.isnan(self.values[reading][rows]) & ~np.isnan(after_N[rows])]
+                if len(both) == 0 or (reading is CHOICE and len(both) < len(rows)):
+                    continue
+                base_N, words_N = self.values[reading][both], self.words_N[both]
+                gains[task, reading] = mean_of_items(after_N[both] - base_N, words_N, num_words)
+                before[task, reading] = mean_of_items(base_N, words_N, num_words)
+        return TrialAnswers(gains, before, is_paired=True)
+
+
+def _numbers(table: pa.Table, name: str) -> np.ndarray:
+    if name not in table.column_names:
+        return np.full(len(table), np.nan)
+    column = table.column(name).cast(pa.float64())
+    return np.asarray(column.to_numpy(), dtype=float)
+
+
+def _path(root: ResultsRoot, key: str | None, evaluation_key: str | None) -> Path | None:
+    if key is None or evaluation_key is None:
+        return None
+    return root.training(key).evaluation(evaluation_key) / PREDICTIONS
+
+
+def _narrow(path: Path | None) -> pa.Table | None:
+    """Return the columns that gains need, or None if the file is missing or damaged."""
+    if path is None or not path.is_file():
+        return None
+    try:
+        names = pq.read_schema(path).names
+        return pq.read_table(path, columns=[n for n in (*_KEY, *READINGS) if n in names])
+    except (OSError, ValueError, pa.ArrowException):
+        return None
+
+
+def _whole(path: Path | None) -> pd.DataFrame | None:
+    if path is None or not path.is_file():
+        return None
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError, pa.ArrowException):
+        return None
+
+
+def _from_record(record: TrialRecord) -> TrialAnswers:
+    """Return runs as wide as the record's intervals; which word brings what is not known."""
+    gains, before = {}, {}
+    for name, result in record.result.tasks.items():
+        task = Task(name)
+        for reading, gain, base in (
+            (STRICT, result.gain, result.base),
+            (CHOICE, result.choice_gain, result.choice_base),
+            (LENIENT, result.lenient_gain, result.lenient_base),
+        ):
+            if gain is not None and base is not None:
+                gains[task, reading] = _run_of(gain, base.num_words)
+                before[task, reading] = Run(base.value, np.zeros(base.num_words))
+    return TrialAnswers(gains, before, is_paired=False)
+
+
+def _run_of(gain: Gain, num_words: int) -> Run:
+    deviation = (gain.high - gain.low) / 2 / _Z
+    signs = np.where(np.arange(num_words) % 2, -1.0, 1.0)
+    return Run(gain.value, signs * deviation * np.sqrt(num_words - 1) / num_words)
+
+
+def _have_same_words(trials: dict[str, TrialAnswers]) -> None:
+    """Pad influences to one length, so that any two runs can be compared."""
+    size = max(
+        (len(r.influence_C) for t in trials.values() for r in t.gains.values()),
+        default=0,
+    )
+    for trial_id, trial in trials.items():
+        trials[trial_id] = TrialAnswers(
+            {key: _padded(run, size) for key, run in trial.gains.items()},
+            {key: _padded(run, size) for key, run in trial.before.items()},
+            trial.is_paired,
+        )
+
+
+def _padded(run: Run, size: int) -> Run:
+    missing = size - len(run.influence_C)
+    return Run(run.value, np.pad(run.influence_C, (0, missing))) if missing else run

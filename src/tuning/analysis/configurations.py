@@ -1,0 +1,501 @@
+"""Configurations side by side: gains with intervals, ranking, and what can be told apart."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+
+from tuning.analysis.answers import StudyAnswers
+from tuning.fingerprint import weights_key
+from tuning.measures import CHOICE, LENIENT, STRICT, Drift
+from tuning.mixed_effects import (
+    Estimate,
+    Run,
+    SeedSpread,
+    detectable,
+    difference,
+    estimate,
+    mean_of_runs,
+    spread_over_seeds,
+)
+from tuning.ranking import Contender
+from tuning.records import TrialRecord
+from tuning.statistics import benjamini_hochberg, holm, wilson_interval
+from tuning.study import StudySpec, contenders, is_control, ranking
+from tuning.tasks.items import EVALUATED_TASKS, TRANSFER_TASKS, Task
+
+LEVEL = 0.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quantity:
+    """A number with its 95 % interval, or the reason why there is none."""
+
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    reason: str | None = None
+
+
+class Reading(StrEnum):
+    """What may be said of a change."""
+
+    TRANSFER = "transfer"
+    FORMAT = "better in format only"
+    GUESSING = "better, but no better than guessing without the word"
+    CONTROL = "better, but not measurably more than the format control"
+    SAME = "no measurable change"
+    WORSE = "worse"
+    WORSE_FORMAT = "worse in format only"
+    LEARNED = "learned"
+    """Spelling, which was trained, improved."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskGain:
+    """One configuration in one task, over its seeds."""
+
+    before: float
+    """Strict accuracy of the untouched model."""
+    after: float
+    """Mean over seeds."""
+    baseline: float
+    """Best guess without looking at the word."""
+    num_items: int
+    num_words: int
+    gain: Estimate
+    choice: Estimate | None
+    """Gain in the likelihood reading."""
+    lenient: Estimate | None
+    choice_before: float | None
+    choice_after: Estimate | None
+    normalized: Quantity
+    """gain / (1 - before)."""
+    corrected_before: float
+    """(accuracy - baseline) / (1 - baseline)."""
+    corrected_after: float
+    detectable: float
+    """Smallest gain found with 80 % power with the seeds and words that there are."""
+    q_value: float | None = None
+    """Of the gain, Benjamini-Hochberg over all configurations and transfer tasks."""
+    reading: Reading = Reading.SAME
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigurationSummary:
+    """One row of the ranking."""
+
+    rank: int
+    """0 for a control arm."""
+    label: str
+    parameters: Mapping[str, Any]
+    is_default: bool
+    trial_ids: Sequence[str]
+    seeds: Sequence[int]
+    objective: Estimate
+    """What the study ranks by."""
+    over_default: Estimate | None
+    """Objective above that of the default."""
+    p_default: float | None
+    """Of that difference, adjusted for the number of configurations (Holm)."""
+    beats_default: bool
+    p_best: float | None
+    """Of the distance to the best, adjusted likewise."""
+    ties_with_best: bool
+    same_weights_as: str | None
+    """A configuration before it that trains the very same weights."""
+    gains: Mapping[str, TaskGain]
+    efficiency: Mapping[str, Quantity]
+    """Normalized gain of each transfer task over that of spelling."""
+    recovered: Mapping[str, Quantity]
+    """Share of the direct arm's gain that spelling alone brings."""
+    retention: Mapping[str, Drift]
+    """Mean over seeds."""
+    scores: Mapping[str, float]
+    """transfer_learning_score and own_weights_score, mean over seeds."""
+    num_examples: int
+    """Training examples seen by one run."""
+    num_steps: int
+    train_seconds: float | None
+    """Longest of its runs; None where other trials had trained the weights."""
+
+    @property
+    def num_seeds(self) -> int:
+        """Runs that it rests on."""
+        return len(self.trial_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What rows have in common."""
+
+    spec: StudySpec
+    answers: StudyAnswers
+    records: Mapping[str, TrialRecord]
+    spread: Mapping[str, SeedSpread | None]
+    """Between seeds, of the objective and of each task and reading."""
+    direct: Contender | None
+    control: Contender | None
+
+    @classmethod
+    def of(cls, spec: StudySpec, answers: StudyAnswers, records: Sequence[TrialRecord]) -> Standing:
+        """Prepare the comparison of a study's completed trials."""
+        by_id = {record.trial_id: record for record in records}
+        found = contenders(spec, records)
+        by_arm = {c.parameters.get("arm"): c for c in found if set(c.parameters) == {"arm"}}
+        bare = cls(spec, answers, by_id, {}, by_arm.get("direct"), by_arm.get("format_control"))
+        own = [c for c in found if not is_control(spec, c)]
+        default = [c for c in own if c.is_default]
+        spread: dict[str, SeedSpread | None] = {
+            "objective": spread_over_seeds([bare.objectives(c) for c in own])
+        }
+        for task in EVALUATED_TASKS:
+            for reading in (STRICT, CHOICE, LENIENT):
+                groups = [bare.gains(c, task, reading) for c in default or own]
+                spread[f"{task}/{reading}"] = spread_over_seeds(groups)
+        return dataclasses.replace(bare, spread=spread)
+
+    def gains(self, contender: Contender, task: Task, reading: str) -> list[Run]:
+        """Return the gain of each seed; none if not all seeds have the reading."""
+        trials = [self.answers.trials[trial_id].gains for trial_id in contender.trial_ids]
+        runs = [gains.get((task, reading)) for gains in trials]
+        return [run for run in runs if run is not None] if None not in runs else []
+
+    def levels(self, contender: Contender, task: Task, reading: str) -> list[Run]:
+        """Return the accuracy of each seed after training."""
+        trials = (self.answers.trials[trial_id] for trial_id in contender.trial_ids)
+        return [trial.after(task, reading) for trial in trials]
+
+    def objectives(self, contender: Contender) -> list[Run]:
+        """Return what the study ranks by, of each seed."""
+        focus, weights = self.spec.focus, self.spec.weights
+        trials = (self.answers.trials[trial_id] for trial_id in contender.trial_ids)
+        return [trial.objective(focus, weights) for trial in trials]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """All configurations of a study."""
+
+    ranked: list[ConfigurationSummary]
+    controls: list[ConfigurationSummary]
+    standing: Standing
+
+    @property
+    def default(self) -> ConfigurationSummary | None:
+        """The default configuration."""
+        return next((row for row in self.ranked if row.is_default), None)
+
+
+def table_of(spec: StudySpec, answers: StudyAnswers, records: Sequence[TrialRecord]) -> Table:
+    """Return the configurations of a study, ranked, and its control arms.
+
+    Args:
+        spec: What the study was asked.
+        answers: Of the completed trials.
+        records: Of the completed trials.
+    """
+    standing = Standing.of(spec, answers, records)
+    order = [ranked.contender for ranked in ranking(spec, records)]
+    rows = [_row(standing, c, place) for place, c in enumerate(order, start=1)]
+    rows = _against_default(standing, rows, order)
+    rows = _with_ties(standing, rows, order)
+    controls = [_row(standing, c, 0) for c in contenders(spec, records) if is_control(spec, c)]
+    return Table(_with_q_values(rows), controls, standing)
+
+
+def _row(standing: Standing, contender: Contender, rank: int) -> ConfigurationSummary:
+    runs = [standing.records[trial_id] for trial_id in contender.trial_ids]
+    training = standing.spec.config_of(runs[0]).training_config
+    gains = {task: _task_gain(standing, contender, task) for task in EVALUATED_TASKS}
+    seconds = max(run.execution.train_seconds for run in runs)
+    names = sorted({name for run in runs for name in run.result.metrics if "score" in name})
+    return ConfigurationSummary(
+        rank=rank,
+        label=contender.label,
+        parameters=contender.parameters,
+        is_default=contender.is_default,
+        trial_ids=list(contender.trial_ids),
+        seeds=[run.seed for run in runs],
+        objective=estimate(standing.objectives(contender), standing.spread["objective"]),
+        over_default=None,
+        p_default=None,
+        beats_default=False,
+        p_best=None,
+        ties_with_best=False,
+        same_weights_as=None,
+        gains={task.value: gain for task, gain in gains.items()},
+        efficiency={t.value: _efficiency(standing, contender, gains, t) for t in TRANSFER_TASKS},
+        recovered={t.value: _recovered(standing, contender, t) for t in TRANSFER_TASKS},
+        retention=_mean_drift([run.result.retention for run in runs]),
+        scores={n: float(np.mean([run.result.metrics[n] for run in runs])) for n in names},
+        num_examples=training.max_steps * training.effective_batch_size,
+        num_steps=training.max_steps,
+        train_seconds=seconds or None,
+    )
+
+
+# --- one configuration in one task ------------------------------------------------------------
+
+
+def _task_gain(standing: Standing, contender: Contender, task: Task) -> TaskGain:
+    recorded = standing.records[contender.trial_ids[0]].result.tasks[task.value]
+    num_words = recorded.base.num_words
+    runs = standing.gains(contender, task, STRICT)
+    before = standing.answers.trials[contender.trial_ids[0]].before[task, STRICT]
+    found = _estimated(standing, contender, task, STRICT, num_words)
+    assert found is not None
+    choice = _estimated(standing, contender, task, CHOICE, num_words)
+    levels = standing.levels(contender, task, CHOICE) if choice else []
+    spread = standing.spread[f"{task}/{CHOICE}"]
+    after = before.value + found.value
+    gain = TaskGain(
+        before=before.value,
+        after=after,
+        baseline=recorded.baseline,
+        num_items=recorded.base.num_items,
+        num_words=num_words,
+        gain=found,
+        choice=choice,
+        lenient=_estimated(standing, contender, task, LENIENT, num_words),
+        choice_before=levels[0].value - standing.gains(contender, task, CHOICE)[0].value
+        if levels
+        else None,
+        choice_after=estimate(levels, spread) if levels else None,
+        normalized=_normalized(before, runs, standing.spread[f"{task}/{STRICT}"]),
+        corrected_before=_corrected(before.value, recorded.baseline),
+        corrected_after=_corrected(after, recorded.baseline),
+        detectable=detectable(found.standard_error, found.freedom),
+    )
+    return dataclasses.replace(gain, reading=_reading(standing, contender, task, gain))
+
+
+def _estimated(
+    standing: Standing, contender: Contender, task: Task, reading: str, num_words: int
+) -> Estimate | None:
+    runs = standing.gains(contender, task, reading)
+    if not runs:
+        return None
+    found = estimate(runs, standing.spread[f"{task}/{reading}"])
+    if found.standard_error > 0:
+        return found
+    # No change among n words is compatible with as many gains, or losses, as an event that was
+    # never seen among n.
+    unseen = wilson_interval(0, num_words).high
+    return dataclasses.replace(found, low=found.value - unseen, high=found.value + unseen)
+
+
+def _corrected(accuracy: float, baseline: float) -> float:
+    return (accuracy - baseline) / (1 - baseline) if baseline < 1 else 0.0
+
+
+CEILING = 0.95
+"""From this accuracy on there is nothing left to gain, and ratios explode."""
+
+
+def _room(before: Run) -> Run:
+    return Run(1 - before.value, -before.influence_C)
+
+
+def _normalized(before: Run, runs: Sequence[Run], spread: SeedSpread | None) -> Quantity:
+    if before.value >= CEILING:
+        return Quantity(
+            reason=f"the untouched model is at the ceiling ({100 * before.value:.1f} %)"
+        )
+    return _ratio(runs, [_room(before)] * len(runs), spread)
+
+
+def _ratio(
+    above: Sequence[Run], below: Sequence[Run], spread: SeedSpread | None = None
+) -> Quantity:
+    """Return the ratio of two means, linearized around it (delta method)."""
+    ratio = mean_of_runs(above).over(mean_of_runs(below)).value
+    size = mean_of_runs(below).value
+    apart = [(a - b * ratio) * (1 / size) for a, b in zip(above, below, strict=True)]
+    scaled = None
+    if spread is not None and len(above) == 1:
+        scale = 1 / size**2
+        scaled = SeedSpread(spread.variance * scale, spread.word_variance * scale, spread.freedom)
+    half = estimate(apart, scaled)
+    return Quantity(value=ratio, low=ratio + half.low, high=ratio + half.high)
+
+
+def _reading(standing: Standing, contender: Contender, task: Task, gain: TaskGain) -> Reading:
+    strict = gain.gain.direction
+    if task is Task.SPELLING:
+        return {1: Reading.LEARNED, 0: Reading.SAME, -1: Reading.WORSE}[strict]
+    choice = gain.choice.direction if gain.choice else 0
+    if strict < 0:
+        return Reading.WORSE if choice < 0 else Reading.WORSE_FORMAT
+    if strict == 0:
+        return Reading.SAME
+    if choice <= 0:
+        return Reading.FORMAT
+    assert gain.choice_after is not None
+    if gain.choice_after.low <= gain.baseline:
+        return Reading.GUESSING
+    if not _beats_control(standing, contender, task):
+        return Reading.CONTROL
+    return Reading.TRANSFER
+
+
+def _beats_control(standing: Standing, contender: Contender, task: Task) -> bool:
+    """Whether the gain is more than the format control's; true where there is no control."""
+    control = standing.control
+    if control is None or is_control(standing.spec, contender):
+        return True
+    runs = standing.gains(contender, task, STRICT), standing.gains(control, task, STRICT)
+    return difference(*runs, _pooled(standing, task, runs)).low > 0
+
+
+def _pooled(standing: Standing, task: Task, groups: Sequence[Sequence[Run]]) -> SeedSpread | None:
+    return spread_over_seeds(groups) or standing.spread[f"{task}/{STRICT}"]
+
+
+def _efficiency(
+    standing: Standing, contender: Contender, gains: Mapping[Task, TaskGain], task: Task
+) -> Quantity:
+    spelling, target = gains[Task.SPELLING], gains[task]
+    for name, gain in ((Task.SPELLING, spelling), (task, target)):
+        if gain.normalized.value is None:
+            return Quantity(reason=f"{name}: {gain.normalized.reason}")
+    if spelling.gain.direction == 0:
+        return Quantity(
+            reason=f"the spelling gain, {_points(spelling.gain)}, is not distinguishable from 0"
+        )
+    before = standing.answers.trials[contender.trial_ids[0]].before
+    own, room = _room(before[task, STRICT]), _room(before[Task.SPELLING, STRICT])
+    above = [r.over(own) for r in standing.gains(contender, task, STRICT)]
+    below = [r.over(room) for r in standing.gains(contender, Task.SPELLING, STRICT)]
+    return _ratio(above, below)
+
+
+def _recovered(standing: Standing, contender: Contender, task: Task) -> Quantity:
+    if standing.direct is None:
+        return Quantity(reason="no direct arm was trained")
+    if contender is standing.direct:
+        return Quantity(reason="this is the direct arm")
+    direct = standing.gains(standing.direct, task, STRICT)
+    ceiling = estimate(direct)
+    if ceiling.direction == 0:
+        return Quantity(
+            reason=f"the direct arm's gain, {_points(ceiling)}, is not distinguishable from 0"
+        )
+    own = standing.gains(contender, task, STRICT)
+    return _ratio(own, [mean_of_runs(direct)] * len(own))
+
+
+def _points(found: Estimate) -> str:
+    return f"{100 * found.value:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}] points"
+
+
+def _mean_drift(drifts: Sequence[Mapping[str, Drift]]) -> dict[str, Drift]:
+    found = {}
+    for name in sorted({name for drift in drifts for name in drift}):
+        known = [d[name] for d in drifts if name in d and d[name].kl_divergence is not None]
+        if not known:
+            found[name] = next(d[name] for d in drifts if name in d)
+            continue
+        means = (
+            float(np.mean([getattr(d, f) for d in known]))
+            for f in ("base_loss", "tuned_loss", "kl_divergence")
+        )
+        base, tuned, divergence = means
+        found[name] = Drift(
+            base_loss=base,
+            tuned_loss=tuned,
+            kl_divergence=divergence,
+            num_tokens=known[0].num_tokens,
+        )
+    return found
+
+
+# --- configurations against each other --------------------------------------------------------
+
+
+def _against_default(
+    standing: Standing, rows: list[ConfigurationSummary], order: Sequence[Contender]
+) -> list[ConfigurationSummary]:
+    """Compare every configuration with the default, all at once (Holm)."""
+    rows = _with_same_weights(standing, rows)
+    default = next((c for c in order if c.is_default), None)
+    if default is None:
+        return rows
+    spread = standing.spread["objective"]
+    base = standing.objectives(default)
+    apart = {
+        row.rank: difference(standing.objectives(c), base, spread)
+        for row, c in zip(rows, order, strict=True)
+        if c is not default and row.same_weights_as != default.label
+    }
+    adjusted = dict(zip(apart, holm([d.p_value for d in apart.values()]), strict=True))
+    return [
+        dataclasses.replace(
+            row,
+            over_default=apart[row.rank],
+            p_default=adjusted[row.rank],
+            beats_default=spread is not None
+            and adjusted[row.rank] < LEVEL
+            and apart[row.rank].value > 0,
+        )
+        if row.rank in apart
+        else row
+        for row in rows
+    ]
+
+
+def _with_same_weights(
+    standing: Standing, rows: Sequence[ConfigurationSummary]
+) -> list[ConfigurationSummary]:
+    """Mark configurations that train the same weights as one before: they cannot differ."""
+    first: dict[str, str] = {}
+    marked = []
+    for row in sorted(rows, key=lambda row: (not row.is_default, row.rank)):
+        keys = [
+            weights_key(standing.spec.config_of(standing.records[trial_id]))
+            for trial_id in row.trial_ids
+        ]
+        known = {first.get(key) for key in keys}
+        same = known.pop() if len(known) == 1 else None
+        for key in keys:
+            first.setdefault(key, row.label)
+        marked.append(dataclasses.replace(row, same_weights_as=same))
+    return sorted(marked, key=lambda row: row.rank)
+
+
+def _with_ties(
+    standing: Standing, rows: list[ConfigurationSummary], order: Sequence[Contender]
+) -> list[ConfigurationSummary]:
+    """Mark what cannot be told from the best, with all of them compared at once (Holm)."""
+    if not rows:
+        return rows
+    spread = standing.spread["objective"]
+    best = standing.objectives(order[0])
+    behind = [difference(best, standing.objectives(c), spread) for c in order[1:]]
+    adjusted = holm([d.p_value for d in behind])
+    marked = [dataclasses.replace(rows[0], ties_with_best=True)]
+    for row, p_value in zip(rows[1:], adjusted, strict=True):
+        is_tie = spread is None or p_value >= LEVEL
+        marked.append(dataclasses.replace(row, p_best=p_value, ties_with_best=is_tie))
+    return marked
+
+
+def _with_q_values(rows: list[ConfigurationSummary]) -> list[ConfigurationSummary]:
+    names = [(row.rank, task.value) for row in rows for task in TRANSFER_TASKS]
+    p_values = [row.gains[task.value].gain.p_value for row in rows for task in TRANSFER_TASKS]
+    q_values = dict(zip(names, benjamini_hochberg(p_values), strict=True))
+    return [
+        dataclasses.replace(
+            row,
+            gains={
+                task: dataclasses.replace(gain, q_value=q_values.get((row.rank, task)))
+                for task, gain in row.gains.items()
+            },
+        )
+        for row in rows
+    ]

@@ -1,0 +1,71 @@
+"""Was the winner lucky? What it scored when it was chosen, and again on fresh seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tuning.analysis.configurations import ConfigurationSummary, Table
+from tuning.mixed_effects import Estimate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Confirmed:
+    """One reported configuration, chosen and trained again."""
+
+    label: str
+    parameters: Mapping[str, Any]
+    chosen: Estimate
+    """Objective when it was chosen."""
+    fresh: Estimate
+    """Objective on fresh seeds."""
+    shrinkage: float
+    """By how much the objective fell; negative if it rose."""
+    chosen_over_default: Estimate | None
+    fresh_over_default: Estimate | None
+    """Above the default on the same seeds; None for the default itself."""
+    fresh_row: ConfigurationSummary
+    """Gains on fresh seeds, task by task."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Confirmation:
+    """The study that trained the winners again."""
+
+    study: str
+    num_seeds: int
+    configurations: list[Confirmed]
+
+
+def confirmation_of(chosen: Table, fresh: Table, study: str) -> Confirmation | None:
+    """Return the winners' shrinkage, or None where no configuration is in both studies.
+
+    Args:
+        chosen: The study that chose.
+        fresh: Its winners on fresh seeds.
+        study: Name of the latter.
+    """
+    again = {_key(row): row for row in fresh.ranked}
+    found = [
+        Confirmed(
+            label=row.label,
+            parameters=row.parameters,
+            chosen=row.objective,
+            fresh=again[_key(row)].objective,
+            shrinkage=row.objective.value - again[_key(row)].objective.value,
+            chosen_over_default=row.over_default,
+            fresh_over_default=again[_key(row)].over_default,
+            fresh_row=again[_key(row)],
+        )
+        for row in chosen.ranked
+        if _key(row) in again
+    ]
+    if not found:
+        return None
+    num_seeds = max(confirmed.fresh_row.num_seeds for confirmed in found)
+    return Confirmation(study=study, num_seeds=num_seeds, configurations=found)
+
+
+def _key(row: ConfigurationSummary) -> str:
+    return repr(sorted(row.parameters.items()))
