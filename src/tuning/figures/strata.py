@@ -294,7 +294,7 @@ CONFUSION = Figure(
 POSITION_COLUMNS = ("configuration", "n", "kind", "accuracy", "low", "high", "items", "words")
 UNTOUCHED, TUNED, BLIND = "untouched", "tuned", "word-blind guess"
 _KIND_COLOURS = {UNTOUCHED: GREY, TUNED: BLUE, BLIND: VERMILLION}
-_KIND_DASHES = {UNTOUCHED: [5, 3], TUNED: [1, 0], BLIND: [1.5, 2.5]}
+_KIND_DASHES: Mapping[str, list[float]] = {UNTOUCHED: [5, 3], TUNED: [1, 0], BLIND: [1.5, 2.5]}
 _KIND_SHAPES = {UNTOUCHED: "square", TUNED: "circle", BLIND: "cross"}
 
 
@@ -335,28 +335,34 @@ def draw_positions(analysis: StudyAnalysis) -> Any:
 def _position_panel(data: pd.DataFrame, label: str) -> Any:
     own = data[data["configuration"] == label]
     kinds = [kind for kind in _KIND_COLOURS if kind in set(data["kind"])]
-    # Dashes have a field of their own: in one legend with shapes they would cut their outlines.
-    base = alt.Chart(inline(own.drop(columns="configuration").assign(line=own["kind"])))
+    base = alt.Chart(inline(own.drop(columns="configuration")))
     x = alt.X("n:O", title="position asked for", axis=alt.Axis(labelAngle=0))
     y = alt.Y("accuracy:Q", title="accuracy, %", scale=alt.Scale(zero=True, nice=True))
     legend = alt.Legend(title=None, orient="top", symbolOpacity=1)
-
-    def scaled(channel: Any, values: Mapping[str, Any], field: str = "kind:N") -> Any:
-        scale = alt.Scale(domain=kinds, range=[values[kind] for kind in kinds])
-        return channel(field, scale=scale, legend=legend if field == "kind:N" else None)
-
-    colour = scaled(alt.Color, _KIND_COLOURS)
+    colour, shape = (
+        channel(
+            "kind:N",
+            scale=alt.Scale(domain=kinds, range=[values[kind] for kind in kinds]),
+            legend=legend,
+        )
+        for channel, values in ((alt.Color, _KIND_COLOURS), (alt.Shape, _KIND_SHAPES))
+    )
     texts = [(name, name) for name in ("kind", "n", "items", "words")]
     numbers = [*tips(texts=texts), alt.Tooltip("accuracy:Q", title="accuracy, %", format=".1f")]
+    interval = base.transform_filter("isValid(datum.low)").mark_rule(
+        strokeWidth=2, strokeOpacity=0.75
+    )
     layers = [
-        base.transform_filter("isValid(datum.low)")
-        .mark_rule(strokeWidth=2, strokeOpacity=0.75)
-        .encode(x=x, y="low:Q", y2="high:Q", color=colour),
-        base.mark_line(strokeWidth=1.8).encode(
-            x=x, y=y, color=colour, strokeDash=scaled(alt.StrokeDash, _KIND_DASHES, "line:N")
+        interval.encode(x=x, y="low:Q", y2="high:Q", color=colour),
+        # A dash of its own for each layer: encoded, it would cut the outlines of the legend.
+        *(
+            base.transform_filter(alt.datum.kind == kind)
+            .mark_line(strokeWidth=1.8, strokeDash=_KIND_DASHES[kind])
+            .encode(x=x, y=y, color=colour)
+            for kind in kinds
         ),
         base.mark_point(filled=True, size=50, opacity=1).encode(
-            x=x, y=y, color=colour, shape=scaled(alt.Shape, _KIND_SHAPES), tooltip=numbers
+            x=x, y=y, color=colour, shape=shape, tooltip=numbers
         ),
     ]
     chart = alt.layer(*layers).properties(width=280, height=230)
