@@ -17,7 +17,6 @@ from tuning.mixed_effects import (
     Estimate,
     Run,
     SeedSpread,
-    detectable,
     difference,
     estimate,
     mean_of_runs,
@@ -268,7 +267,7 @@ def _task_gain(standing: Standing, contender: Contender, task: Task) -> TaskGain
         normalized=_normalized(before, runs, standing.spread[f"{task}/{STRICT}"]),
         corrected_before=_corrected(before.value, recorded.baseline),
         corrected_after=_corrected(after, recorded.baseline),
-        detectable=detectable(found.standard_error, found.freedom),
+        detectable=found.detectable,
     )
     return dataclasses.replace(gain, reading=_reading(standing, contender, task, gain))
 
