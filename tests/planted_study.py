@@ -48,6 +48,7 @@ from tuning.paths import ResultsRoot
 from tuning.records import Execution, TrialRecord, TrialResult, TrialStatus, write_record
 from tuning.scoring import OWN_WEIGHTS_SCORE, Weights, accuracy_name
 from tuning.study import StudySpec
+from tuning.tasks.baselines import guesser_to_json
 from tuning.tasks.items import EVALUATED_TASKS, Task
 
 __all__ = [
@@ -347,12 +348,17 @@ class _Writer:
             "decoded_for_real": 0,
             "num_decoded": len(said.readings),
             "num_disagreements": 0,
+            "letter_guesser": self._guesser,
             "baselines": dict(self._quick.baselines),
             "accuracy": {task: float(said.strict_N[at].mean()) for task, at in is_task.items()},
             "retention": {name: dataclasses.asdict(drift) for name, drift in drifts.items()},
             "seconds": 1.0,
         }
-        _put(place / SCORES, json.dumps(scores, indent=1).encode())
+        _put(place / SCORES, json.dumps(scores).encode())
+
+    @functools.cached_property
+    def _guesser(self) -> dict[str, Any]:
+        return guesser_to_json(self.asked.guesser)
 
     @functools.cached_property
     def _mix(self) -> dict[str, dict[str, int]]:

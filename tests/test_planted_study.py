@@ -88,8 +88,9 @@ def test_real_readers_read_a_planted_study(plant: Plant) -> None:
     assert kinds.count("completed") == 3
     analysis = analyze(root, "planted")
     assert (analysis.num_completed, analysis.num_failed, analysis.num_pruned) == (3, 1, 1)
-    assert analysis.mix["spelling"]["spell/spaces"] == SMALL["num_words"]
+    assert analysis.tasks["spelling"].mix["spell/spaces"] == SMALL["num_words"]
     assert len(analysis.curves) == 3
+    assert list(analysis.notes) == []
 
 
 def test_progress_has_an_evaluation_at_every_evaluated_step(plant: Plant) -> None:
