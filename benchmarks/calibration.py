@@ -309,7 +309,8 @@ def main() -> None:
             f"advantage of one {100 * advantage:.0f}: false winner "
             f"{100 * result.false_winner:.1f} % (at most {100 * result.false_winner_bound:.1f} %), "
             f"found {100 * result.found:.1f} %, best in the set {100 * result.best_in_ties:.1f} %; "
-            f"argmax of one seed: {100 * result.peer_false_winner:.1f} % winners, {100 * result.peer_optimism:+.1f} "
+            f"argmax of one seed: {100 * result.peer_false_winner:.1f} % winners, "
+            f"{100 * result.peer_optimism:+.1f} "
             "points too good",
             flush=True,
         )

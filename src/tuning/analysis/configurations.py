@@ -22,7 +22,7 @@ from tuning.mixed_effects import (
     mean_of_runs,
     spread_over_seeds,
 )
-from tuning.ranking import Contender, compare_with
+from tuning.ranking import LEVEL, Contender, compare_with
 from tuning.records import TrialRecord
 from tuning.statistics import benjamini_hochberg, wilson_interval
 from tuning.study import StudySpec, contenders, is_control, ranking
@@ -46,6 +46,7 @@ class Reading(StrEnum):
     FORMAT = "better in format only"
     GUESSING = "better, but no better than guessing without the word"
     CONTROL = "better, but not measurably more than the format control"
+    CHANCE = "better, but not when corrected for the number of configurations"
     SAME = "no measurable change"
     WORSE = "worse"
     WORSE_FORMAT = "worse in format only"
@@ -265,8 +266,8 @@ def _task_gain(standing: Standing, contender: Contender, task: Task) -> TaskGain
         else None,
         choice_after=estimate(levels, spread) if levels else None,
         normalized=_normalized(before, runs, standing.spread[f"{task}/{STRICT}"]),
-        corrected_before=_corrected(before.value, recorded.baseline),
-        corrected_after=_corrected(after, recorded.baseline),
+        corrected_before=_chance_corrected(before.value, recorded.baseline),
+        corrected_after=_chance_corrected(after, recorded.baseline),
         detectable=found.detectable,
     )
     return dataclasses.replace(gain, reading=_reading(standing, contender, task, gain))
@@ -287,7 +288,7 @@ def _estimated(
     return dataclasses.replace(found, low=found.value - unseen, high=found.value + unseen)
 
 
-def _corrected(accuracy: float, baseline: float) -> float:
+def _chance_corrected(accuracy: float, baseline: float) -> float:
     return (accuracy - baseline) / (1 - baseline) if baseline < 1 else 0.0
 
 
@@ -482,16 +483,30 @@ def _with_ties(
 
 
 def _with_q_values(rows: list[ConfigurationSummary]) -> list[ConfigurationSummary]:
-    names = [(row.rank, task.value) for row in rows for task in TRANSFER_TASKS]
+    """Correct the gains of all configurations for their number.
+
+    The default was named in advance; any other is one of many, and is said to transfer only if
+    that survives the correction.
+    """
+    places = [(row.rank, task.value) for row in rows for task in TRANSFER_TASKS]
     p_values = [row.gains[task.value].gain.p_value for row in rows for task in TRANSFER_TASKS]
-    q_values = dict(zip(names, benjamini_hochberg(p_values), strict=True))
+    q_values = dict(zip(places, benjamini_hochberg(p_values), strict=True))
     return [
         dataclasses.replace(
             row,
             gains={
-                task: dataclasses.replace(gain, q_value=q_values.get((row.rank, task)))
+                task: _corrected_for_number(row, gain, q_values.get((row.rank, task)))
                 for task, gain in row.gains.items()
             },
         )
         for row in rows
     ]
+
+
+def _corrected_for_number(
+    row: ConfigurationSummary, gain: TaskGain, q_value: float | None
+) -> TaskGain:
+    reading = gain.reading
+    if reading is Reading.TRANSFER and not row.is_default and (q_value or 0) >= LEVEL:
+        reading = Reading.CHANCE
+    return dataclasses.replace(gain, q_value=q_value, reading=reading)

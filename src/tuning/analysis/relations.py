@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy.stats import rankdata
 
 from tuning.analysis.configurations import Standing
 from tuning.measures import STRICT
@@ -34,6 +35,10 @@ class RunCorrelation:
     p_value: float | None = None
     critical: float | None = None
     """|r| that so many runs need for p < .05."""
+    without_one: float | None = None
+    """The correlation without the one run that matters most for it."""
+    that_one: str | None = None
+    """The configuration of that run."""
     reason: str | None = None
     """Why there is none."""
 
@@ -84,7 +89,8 @@ def run_correlations(runs: Sequence[PlottedRun]) -> list[RunCorrelation]:
         gains = [getattr(run, task.value) for run in runs]
         for method, correlate in (("spearman", spearman), ("pearson", pearson)):
             bare = RunCorrelation(task=task.value, method=method, num_runs=len(runs))
-            found.append(_correlated(bare, correlate, spelling, gains))
+            labels = [run.label for run in runs]
+            found.append(_correlated(bare, correlate, spelling, gains, labels))
     return found
 
 
@@ -93,6 +99,7 @@ def _correlated(
     correlate: Callable[[Sequence[float], Sequence[float]], Correlation],
     spelling: Sequence[float],
     gains: Sequence[float],
+    labels: Sequence[str],
 ) -> RunCorrelation:
     if bare.num_runs < MIN_RUNS:
         reason = f"{bare.num_runs} runs are too few, at least {MIN_RUNS} are needed"
@@ -102,6 +109,8 @@ def _correlated(
         r = correlate(spelling, gains)
     except ValueError:
         return dataclasses.replace(bare, critical=critical, reason="all runs gained the same")
+    without = _without_each(bare.method, spelling, gains)
+    that = int(np.argmax(np.abs(without - r.value)))
     return dataclasses.replace(
         bare,
         value=r.value,
@@ -109,7 +118,22 @@ def _correlated(
         high=r.interval.high,
         p_value=r.p_value,
         critical=critical,
+        without_one=float(without[that]),
+        that_one=labels[that],
     )
+
+
+def _without_each(method: str, a: Sequence[float], b: Sequence[float]) -> np.ndarray:
+    """Return the correlation of all pairs but one, for each one; 0 where nothing varies then."""
+    x, y = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    if method == "spearman":
+        x, y = rankdata(x), rankdata(y)
+    n = len(x) - 1
+    sums = [values.sum() - values for values in (x, y, x * x, y * y, x * y)]
+    sx, sy, sxx, syy, sxy = sums
+    scale = np.sqrt(np.clip((sxx - sx**2 / n) * (syy - sy**2 / n), 0, None))
+    covariance = sxy - sx * sy / n
+    return np.divide(covariance, scale, out=np.zeros_like(scale), where=scale > 1e-12)
 
 
 # --- across items -----------------------------------------------------------------------------

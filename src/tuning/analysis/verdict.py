@@ -70,6 +70,7 @@ def _said(task: Task, gain: TaskGain) -> str:
         Reading.FORMAT: f"{task} improved in format only",
         Reading.GUESSING: f"{task} improved, but no further than guessing without the word reaches",
         Reading.CONTROL: f"{task} improved, but not measurably more than the format control",
+        Reading.CHANCE: f"{task} improved, as one of so many configurations may by chance",
         Reading.SAME: f"{task} did not measurably change",
         Reading.WORSE: f"{task} got worse",
         Reading.WORSE_FORMAT: f"{task} got worse in format only",
