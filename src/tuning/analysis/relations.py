@@ -109,8 +109,8 @@ def _correlated(
         r = correlate(spelling, gains)
     except ValueError:
         return dataclasses.replace(bare, critical=critical, reason="all runs gained the same")
-    without = _without_each(bare.method, spelling, gains)
-    that = int(np.argmax(np.abs(without - r.value)))
+    that = _most_influential(bare.method, spelling, gains)
+    rest = correlate(np.delete(spelling, that), np.delete(gains, that))
     return dataclasses.replace(
         bare,
         value=r.value,
@@ -118,22 +118,27 @@ def _correlated(
         high=r.interval.high,
         p_value=r.p_value,
         critical=critical,
-        without_one=float(without[that]),
+        without_one=rest.value,
         that_one=labels[that],
     )
 
 
-def _without_each(method: str, a: Sequence[float], b: Sequence[float]) -> np.ndarray:
-    """Return the correlation of all pairs but one, for each one; 0 where nothing varies then."""
+def _most_influential(method: str, a: Sequence[float], b: Sequence[float]) -> int:
+    """Return the place of the pair without which the correlation changes most.
+
+    A pair whose loss leaves nothing that varies is passed over.
+    """
     x, y = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     if method == "spearman":
         x, y = rankdata(x), rankdata(y)
-    n = len(x) - 1
-    sums = [values.sum() - values for values in (x, y, x * x, y * y, x * y)]
-    sx, sy, sxx, syy, sxy = sums
-    scale = np.sqrt(np.clip((sxx - sx**2 / n) * (syy - sy**2 / n), 0, None))
-    covariance = sxy - sx * sy / n
-    return np.divide(covariance, scale, out=np.zeros_like(scale), where=scale > 1e-12)
+    x, y, n = x - x.mean(), y - y.mean(), len(x) - 1
+    sx, sy, sxx, syy, sxy = (v.sum() - v for v in (x, y, x * x, y * y, x * y))
+    scale2 = (sxx - sx**2 / n) * (syy - sy**2 / n)
+    whole = (x * y).sum() / np.sqrt((x * x).sum() * (y * y).sum())
+    varies = scale2 > 1e-12 * (x * x).sum() * (y * y).sum()
+    rest = np.full(len(x), whole)
+    rest[varies] = (sxy - sx * sy / n)[varies] / np.sqrt(scale2[varies])
+    return int(np.argmax(np.abs(rest - whole)))
 
 
 # --- across items -----------------------------------------------------------------------------
