@@ -110,7 +110,7 @@ def _correlated(
     except ValueError:
         return dataclasses.replace(bare, critical=critical, reason="all runs gained the same")
     that = _most_influential(bare.method, spelling, gains)
-    rest = correlate(np.delete(spelling, that), np.delete(gains, that))
+    rest = correlate(_without(spelling, that), _without(gains, that))
     return dataclasses.replace(
         bare,
         value=r.value,
@@ -121,6 +121,10 @@ def _correlated(
         without_one=rest.value,
         that_one=labels[that],
     )
+
+
+def _without(values: Sequence[float], place: int) -> list[float]:
+    return [*values[:place], *values[place + 1 :]]
 
 
 def _most_influential(method: str, a: Sequence[float], b: Sequence[float]) -> int:
