@@ -36,7 +36,7 @@ class RunCorrelation:
     critical: float | None = None
     """|r| that so many runs need for p < .05."""
     without_one: float | None = None
-    """The correlation without the one run that matters most for it."""
+    """The correlation without the one run that matters most for it; None if nothing varies then."""
     that_one: str | None = None
     """The configuration of that run."""
     reason: str | None = None
@@ -110,7 +110,10 @@ def _correlated(
     except ValueError:
         return dataclasses.replace(bare, critical=critical, reason="all runs gained the same")
     that = _most_influential(bare.method, spelling, gains)
-    rest = correlate(_without(spelling, that), _without(gains, that))
+    try:
+        rest = correlate(_without(spelling, that), _without(gains, that)).value
+    except ValueError:
+        rest = None
     return dataclasses.replace(
         bare,
         value=r.value,
@@ -118,7 +121,7 @@ def _correlated(
         high=r.interval.high,
         p_value=r.p_value,
         critical=critical,
-        without_one=rest.value,
+        without_one=rest,
         that_one=labels[that],
     )
 
@@ -130,7 +133,7 @@ def _without(values: Sequence[float], place: int) -> list[float]:
 def _most_influential(method: str, a: Sequence[float], b: Sequence[float]) -> int:
     """Return the place of the pair without which the correlation changes most.
 
-    A pair whose loss leaves nothing that varies is passed over.
+    One whose loss leaves nothing that varies comes first.
     """
     x, y = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     if method == "spearman":
@@ -140,7 +143,7 @@ def _most_influential(method: str, a: Sequence[float], b: Sequence[float]) -> in
     scale2 = (sxx - sx**2 / n) * (syy - sy**2 / n)
     whole = (x * y).sum() / np.sqrt((x * x).sum() * (y * y).sum())
     varies = scale2 > 1e-12 * (x * x).sum() * (y * y).sum()
-    rest = np.full(len(x), whole)
+    rest = np.full(len(x), np.inf)
     rest[varies] = (sxy - sx * sy / n)[varies] / np.sqrt(scale2[varies])
     return int(np.argmax(np.abs(rest - whole)))
 
