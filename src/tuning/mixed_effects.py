@@ -12,12 +12,13 @@ bootstrap of 3 seeds covers 80 to 83 % instead of 95.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
-from scipy import special, stats
+from scipy import optimize, special
 
 from tuning.statistics import CONFIDENCE, Interval
 
@@ -137,7 +138,9 @@ class Estimate:
     """Two-sided, against 0."""
     standard_error: float
     freedom: float
-    """Degrees of freedom of the standard error."""
+    """Degrees of freedom at which one t interval would be as wide."""
+    detectable: float
+    """Smallest true value that is found with 80 % power with as many seeds and words."""
     basis: Basis
     num_seeds: int
 
@@ -161,79 +164,129 @@ def estimate(runs: Sequence[Run], borrowed: SeedSpread | None = None) -> Estimat
     """
     own = spread_over_seeds([runs])
     basis = Basis.SEEDS if own else Basis.BORROWED if borrowed else Basis.WORDS
-    return _estimate(mean_of_runs(runs), 1 / len(runs), own or borrowed, basis, len(runs))
+    mean, spread = mean_of_runs(runs), own or borrowed
+    words, num_words = word_variance(mean), _num_words(mean)
+    if spread is None:
+        return _Parts(0.0, 1, words, num_words - 1).estimate(mean.value, basis, len(runs))
+    share = 1 / len(runs)
+    # The spread taken whole errs on the wide side, which suits what is borrowed or promised: its
+    # own part is often cut at 0.
+    rest = max(0.0, words - share * spread.word_variance)
+    whole = _Parts(share * spread.variance, spread.freedom, rest, num_words - 1)
+    own_part = _Parts(share * spread.own_variance, spread.freedom, words, num_words - 1)
+    found = (own_part if own else whole).estimate(mean.value, basis, len(runs))
+    return dataclasses.replace(found, detectable=whole.detectable())
 
 
 def difference(a: Sequence[Run], b: Sequence[Run], spread: SeedSpread | None) -> Estimate:
     """Return how much configuration `a` is above `b` on the same words.
+
+    Words matter as far as the two answer them unlike more than seeds do. Here many comparisons
+    share one spread and are judged far out in the tails, so the spread is taken whole: where
+    nothing else differs this is the plain t test.
 
     Args:
         a: Runs of one configuration.
         b: Runs of the other.
         spread: Of all repeated configurations; None leaves the interval over words alone.
     """
-    share = 1 / len(a) + 1 / len(b)
-    basis = Basis.WORDS if spread is None else Basis.SEEDS
-    if spread is not None and 1 in (len(a), len(b)):
-        basis = Basis.BORROWED
     apart = mean_of_runs(a) - mean_of_runs(b)
-    return _estimate(apart, share, spread, basis, min(len(a), len(b)))
+    words, num_words = word_variance(apart), _num_words(apart)
+    is_single = 1 in (len(a), len(b))
+    num_seeds = min(len(a), len(b))
+    if spread is None:
+        return _Parts(0.0, 1, words, num_words - 1).estimate(apart.value, Basis.WORDS, num_seeds)
+    share = 1 / len(a) + 1 / len(b)
+    words = max(0.0, words - share * spread.word_variance)
+    parts = _Parts(share * spread.variance, spread.freedom, words, num_words - 1)
+    return parts.estimate(apart.value, Basis.BORROWED if is_single else Basis.SEEDS, num_seeds)
 
 
-def _estimate(
-    mean: Run, share: float, spread: SeedSpread | None, basis: Basis, num_seeds: int
-) -> Estimate:
-    """Add up what seeds and what words bring into the variance of a mean.
-
-    Args:
-        mean: The mean over runs.
-        share: Of the variance of one run that is left in it: 1 / S, or 1 / S_a + 1 / S_b.
-        spread: Between runs.
-        basis: What to say of it.
-        num_seeds: Runs that it rests on.
-    """
-    words = word_variance(mean)
-    num_words = max(2, int(np.count_nonzero(mean.influence_C)))
-    quantile = (1 + CONFIDENCE) / 2
-    half2 = float(special.stdtrit(num_words - 1, quantile)) ** 2 * words
-    seeds = 0.0
-    if spread is not None:
-        seeds = share * spread.own_variance
-        half2 += float(special.stdtrit(spread.freedom, quantile)) ** 2 * seeds
-    half, error = float(np.sqrt(half2)), float(np.sqrt(seeds + words))
-    # The degrees of freedom at which one t interval would be as wide: the p value then agrees.
-    freedom = num_words - 1.0
-    if seeds > 0:
-        freedom = min(freedom, float(special.stdtridf(quantile, half / error)))
-    return Estimate(
-        value=mean.value,
-        low=mean.value - half,
-        high=mean.value + half,
-        p_value=_p_value(mean.value, error, freedom),
-        standard_error=error,
-        freedom=freedom,
-        basis=basis,
-        num_seeds=num_seeds,
-    )
+def _num_words(mean: Run) -> int:
+    return max(2, int(np.count_nonzero(mean.influence_C)))
 
 
-def _p_value(value: float, error: float, freedom: float) -> float:
-    if error == 0:
-        return 1.0 if value == 0 else 0.0
-    return float(2 * special.stdtr(freedom, -abs(value) / error))
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """The two parts of a variance, each with its degrees of freedom."""
+
+    seeds: float
+    seed_freedom: float
+    words: float
+    word_freedom: float
+
+    def half(self, p_value: float) -> float:
+        """Return the half width of an interval that leaves out `p_value`."""
+        quantile = 1 - p_value / 2
+        squares = 0.0
+        for variance, freedom in (
+            (self.seeds, self.seed_freedom),
+            (self.words, self.word_freedom),
+        ):
+            if variance > 0:
+                squares += float(special.stdtrit(freedom, quantile)) ** 2 * variance
+        return float(np.sqrt(squares))
+
+    def p_value(self, value: float) -> float:
+        """Return the p at which the interval just touches 0."""
+        if self.seeds + self.words == 0:
+            return 1.0 if value == 0 else 0.0
+        if self.seeds == 0:
+            return float(2 * special.stdtr(self.word_freedom, -abs(value) / self.error))
+        if value == 0:
+            return 1.0
+        smallest = 1e-12
+        if self.half(smallest) < abs(value):
+            return smallest
+        found = optimize.brentq(
+            lambda log: self.half(float(np.exp(log))) - abs(value), np.log(smallest), 0.0
+        )
+        return float(np.exp(found))
+
+    @property
+    def error(self) -> float:
+        """Standard error."""
+        return float(np.sqrt(self.seeds + self.words))
+
+    def estimate(self, value: float, basis: Basis, num_seeds: int) -> Estimate:
+        """Return a value with its interval."""
+        half = self.half(1 - CONFIDENCE)
+        return Estimate(
+            value=value,
+            low=value - half,
+            high=value + half,
+            p_value=self.p_value(value),
+            standard_error=self.error,
+            freedom=self.freedom,
+            detectable=self.detectable(),
+            basis=basis,
+            num_seeds=num_seeds,
+        )
+
+    @property
+    def freedom(self) -> float:
+        """Degrees of freedom at which one t interval would be as wide."""
+        if self.seeds == 0:
+            return float(self.word_freedom)
+        found = float(
+            special.stdtridf((1 + CONFIDENCE) / 2, self.half(1 - CONFIDENCE) / self.error)
+        )
+        return min(max(found, self.seed_freedom), float(self.word_freedom))
+
+    def detectable(self) -> float:
+        """Return the smallest effect that is found with 80 % power at level .05, two-sided.
+
+        The effect at which a noncentral t exceeds its critical value with probability .8. A
+        variance from few seeds is below the truth more often than above it, so more would be
+        promised than is found: its median is put right first.
+        """
+        typical = float(special.chdtri(self.seed_freedom, 0.5)) / self.seed_freedom
+        parts = _Parts(self.seeds / typical, self.seed_freedom, self.words, self.word_freedom)
+        freedom = parts.freedom
+        critical = float(special.stdtrit(freedom, (1 + CONFIDENCE) / 2))
+        if freedom > 200:
+            return (critical + float(special.ndtri(POWER))) * parts.error
+        return float(special.nctdtrinc(freedom, 1 - POWER, critical)) * parts.error
 
 
 POWER = 0.8
-
-
-def detectable(standard_error: float, freedom: float) -> float:
-    """Return the smallest effect that is found with 80 % power at level .05, two-sided.
-
-    The test is a t test, so the effect is that at which a noncentral t exceeds the critical value
-    with probability .8; the other side is neglected.
-    """
-    critical = float(special.stdtrit(freedom, (1 + CONFIDENCE) / 2))
-    noncentrality = float(special.nctdtrinc(freedom, 1 - POWER, critical))
-    if not np.isfinite(noncentrality) or noncentrality <= 0:
-        noncentrality = critical + float(stats.norm.ppf(POWER))
-    return noncentrality * standard_error

@@ -17,19 +17,16 @@ from tuning.mixed_effects import (
     Estimate,
     Run,
     SeedSpread,
-    detectable,
     difference,
     estimate,
     mean_of_runs,
     spread_over_seeds,
 )
-from tuning.ranking import Contender
+from tuning.ranking import Contender, compare_with
 from tuning.records import TrialRecord
-from tuning.statistics import benjamini_hochberg, holm, wilson_interval
+from tuning.statistics import benjamini_hochberg, wilson_interval
 from tuning.study import StudySpec, contenders, is_control, ranking
 from tuning.tasks.items import EVALUATED_TASKS, TRANSFER_TASKS, Task
-
-LEVEL = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -270,7 +267,7 @@ def _task_gain(standing: Standing, contender: Contender, task: Task) -> TaskGain
         normalized=_normalized(before, runs, standing.spread[f"{task}/{STRICT}"]),
         corrected_before=_corrected(before.value, recorded.baseline),
         corrected_after=_corrected(after, recorded.baseline),
-        detectable=detectable(found.standard_error, found.freedom),
+        detectable=found.detectable,
     )
     return dataclasses.replace(gain, reading=_reading(standing, contender, task, gain))
 
@@ -426,24 +423,23 @@ def _against_default(
     default = next((c for c in order if c.is_default), None)
     if default is None:
         return rows
-    spread = standing.spread["objective"]
-    base = standing.objectives(default)
-    apart = {
-        row.rank: difference(standing.objectives(c), base, spread)
-        for row, c in zip(rows, order, strict=True)
-        if c is not default and row.same_weights_as != default.label
+    others = {
+        row.rank: standing.objectives(contender)
+        for row, contender in zip(rows, order, strict=True)
+        if contender is not default and row.same_weights_as != default.label
     }
-    adjusted = dict(zip(apart, holm([d.p_value for d in apart.values()]), strict=True))
+    spread = standing.spread["objective"]
+    found = compare_with(standing.objectives(default), list(others.values()), spread)
+    compared = dict(zip(others, found, strict=True))
     return [
         dataclasses.replace(
             row,
-            over_default=apart[row.rank],
-            p_default=adjusted[row.rank],
-            beats_default=spread is not None
-            and adjusted[row.rank] < LEVEL
-            and apart[row.rank].value > 0,
+            over_default=compared[row.rank].difference,
+            p_default=compared[row.rank].p_adjusted,
+            beats_default=compared[row.rank].is_told_apart
+            and compared[row.rank].difference.value > 0,
         )
-        if row.rank in apart
+        if row.rank in compared
         else row
         for row in rows
     ]
@@ -474,15 +470,15 @@ def _with_ties(
     """Mark what cannot be told from the best, with all of them compared at once (Holm)."""
     if not rows:
         return rows
-    spread = standing.spread["objective"]
-    best = standing.objectives(order[0])
-    behind = [difference(best, standing.objectives(c), spread) for c in order[1:]]
-    adjusted = holm([d.p_value for d in behind])
-    marked = [dataclasses.replace(rows[0], ties_with_best=True)]
-    for row, p_value in zip(rows[1:], adjusted, strict=True):
-        is_tie = spread is None or p_value >= LEVEL
-        marked.append(dataclasses.replace(row, p_best=p_value, ties_with_best=is_tie))
-    return marked
+    best, *others = (standing.objectives(contender) for contender in order)
+    found = compare_with(best, others, standing.spread["objective"])
+    behind = [
+        dataclasses.replace(
+            row, p_best=compared.p_adjusted, ties_with_best=not compared.is_told_apart
+        )
+        for row, compared in zip(rows[1:], found, strict=True)
+    ]
+    return [dataclasses.replace(rows[0], ties_with_best=True), *behind]
 
 
 def _with_q_values(rows: list[ConfigurationSummary]) -> list[ConfigurationSummary]:
