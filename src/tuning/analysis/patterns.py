@@ -10,7 +10,7 @@ from __future__ import annotations
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -46,6 +46,9 @@ class Curve:
     """By task, rates in [0, 1]."""
     num_words: int
     """Words a task of the monitor suite."""
+    noise: Mapping[str, float] = field(default_factory=dict)
+    """Half width of the band of a gain on the monitor suite by task, where it is known better than
+    by `noise_band`: from the paired answers of the final evaluation."""
 
 
 class Shape(StrEnum):
@@ -233,7 +236,7 @@ def task_pattern(curve: Curve, task: str) -> TaskPattern:
     """Return how one task moves along a curve that has at least two evaluations."""
     levels_T = smoothed(curve.accuracies[task])
     gains_T = levels_T - levels_T[0]
-    noise = noise_band(levels_T, curve.num_words)
+    noise = curve.noise.get(task) or noise_band(levels_T, curve.num_words)
     shape = shape_of(gains_T, noise)
     peak = _peak(gains_T, shape)
     start = _start(gains_T, shape, noise)

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from tuning.analysis.configurations import ConfigurationSummary, Reading, TaskGain
+from tuning.analysis.results import StudyAnalysis
 from tuning.mixed_effects import Basis, Estimate
 from tuning.statistics import holm
 from tuning.tasks.items import TRANSFER_TASKS, Task
-
-if TYPE_CHECKING:
-    from tuning.transfer_analysis import StudyAnalysis
 
 
 def points(rate: float) -> str:
