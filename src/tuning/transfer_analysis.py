@@ -20,7 +20,12 @@ from pydantic import TypeAdapter, ValidationError
 from tuning import files
 from tuning.analysis.answers import StudyAnswers, TrialAnswers, read_answers
 from tuning.analysis.configurations import ConfigurationSummary, Table, table_of
-from tuning.analysis.confirmation import Confirmation, confirmation_of
+from tuning.analysis.confirmation import (
+    Confirmation,
+    FinalGain,
+    confirmation_of,
+    gains_on_test,
+)
 from tuning.analysis.costs import costs_of, equal_examples
 from tuning.analysis.effects import direct_effects
 from tuning.analysis.pattern_sentences import sentences
@@ -42,7 +47,7 @@ from tuning.paths import ResultsRoot
 from tuning.ranking import Contender
 from tuning.records import TrialRecord, TrialStatus
 from tuning.scoring import METRIC_PREFIX, Focus, calculate_transfer_score
-from tuning.study import StudySpec, existing_spec, front, readable_records
+from tuning.study import StudySpec, existing_spec, front, readable_records, stored_tests
 from tuning.tasks.baselines import guesser_from_json
 from tuning.tasks.items import EVALUATED_TASKS
 
@@ -66,6 +71,7 @@ def analyze(root: ResultsRoot, name: str) -> StudyAnalysis:
     curves, curve_notes = _curves(root, spec, completed, answers)
     patterns = patterns_of(curves)
     shown = _shown(table)
+    final_gains, test_notes = _final_gains(root, name)
     first = completed[0].result if completed else None
     budget, equal = equal_examples(table.ranked, curves, spec.focus, spec.weights)
     runs = plotted_runs(table.standing)
@@ -84,7 +90,7 @@ def analyze(root: ResultsRoot, name: str) -> StudyAnalysis:
         num_failed=len(_with_status(records, TrialStatus.FAILED)),
         num_pruned=len(_with_status(records, TrialStatus.PRUNED)),
         verdict=(),
-        notes=[*notes, *_mixtures(completed), *answers.notes, *curve_notes],
+        notes=[*notes, *_mixtures(completed), *answers.notes, *curve_notes, *test_notes],
         tasks=_tasks(root, completed),
         configurations=table.ranked,
         controls=table.controls,
@@ -109,6 +115,7 @@ def analyze(root: ResultsRoot, name: str) -> StudyAnalysis:
         strata=_strata(root, answers, table, shown),
         confusion=_confusion(answers, shown),
         confirmation=_confirmation(root, spec, table),
+        final_gains=final_gains,
         front=front(spec, completed),
         provenance=_provenance(spec, records),
     )
@@ -370,6 +377,13 @@ def _confirmation(root: ResultsRoot, spec: StudySpec, table: Table) -> Confirmat
     records, _ = readable_records(fresh, root.study(name))
     completed = _with_status(records, TrialStatus.COMPLETED)
     return confirmation_of(table, table_of(fresh, read_answers(root, completed), completed), name)
+
+
+def _final_gains(root: ResultsRoot, name: str) -> tuple[list[FinalGain], list[str]]:
+    try:
+        return gains_on_test(stored_tests(root, name)), []
+    except ResultsError as error:
+        return [], [f"what was read of the test split is left out: {error}"]
 
 
 def _provenance(spec: StudySpec, records: Sequence[TrialRecord]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tuning.analysis.configurations import ConfigurationSummary
-from tuning.analysis.confirmation import Confirmation
+from tuning.analysis.confirmation import Confirmation, FinalGain
 from tuning.analysis.costs import Cost, EqualExamples
 from tuning.analysis.effects import DirectEffect
 from tuning.analysis.patterns import Curve, Patterns
@@ -105,6 +105,9 @@ class StudyAnalysis:
     """Of the default and of the first of the ranking."""
     confusion: Sequence[CountConfusion]
     confirmation: Confirmation | None
+    """The winners on fresh seeds, if they were trained again."""
+    final_gains: Sequence[FinalGain]
+    """On the test split, as far as it was read."""
     front: Sequence[OnFront]
     """With several objectives: the configurations that no other beats in all of them."""
     provenance: Mapping[str, Any]
