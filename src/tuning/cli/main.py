@@ -22,6 +22,7 @@ from tuning.cli import (
     try_out,
 )
 from tuning.cli import space as space_commands
+from tuning.cli.study_request import StudyRequest
 from tuning.errors import UserError
 
 app = typer.Typer(
@@ -110,7 +111,7 @@ def root(
     }
     overrides = [f"{key}={value}" for key, value in given.items() if value is not None]
     if mode is Mode.GRID:
-        request = study.StudyRequest(
+        request = StudyRequest(
             name=name,
             space=space,
             config=config,
