@@ -12,6 +12,7 @@ import typer
 
 from tuning.cli import (
     configuration,
+    confirm,
     evaluate,
     models,
     options,
@@ -38,6 +39,7 @@ app = typer.Typer(
 )
 app.command("demo")(study.demo)
 app.command("trial")(trial.trial)
+study.app.command("confirm")(confirm.confirm)
 app.add_typer(study.app, name="study")
 app.add_typer(configuration.app, name="config")
 app.add_typer(space_commands.app, name="space")
