@@ -308,6 +308,16 @@ _NOT_LEARNED["transfer_config.count_task_weight"] = _NOT_LEARNED[
 ]
 
 
+def not_learned(key: str) -> str | None:
+    """Return why a hyperparameter cannot change what is trained; None for one that can."""
+    if key == "transfer_config.eval_frequency":
+        return (
+            "changes how often a training is looked at, not the training; configurations that "
+            "differ in it alone share one training"
+        )
+    return _NOT_LEARNED.get(key)
+
+
 def notes(space: SearchSpace) -> list[str]:
     """Return what a user should know of parameters that are not really hyperparameters."""
     by_reason: dict[str, list[str]] = {}
