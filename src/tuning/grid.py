@@ -234,7 +234,7 @@ class Plan(Sequence[Proposal]):
         self._step_scale, self._first_seed = step_scale, first_seed
         self._points = space.points()
         self._raw = base.model_dump(mode="json")
-        self._default = self._point_at({})
+        self._default = self.point_of({})
         self._num_defaults = max(space.replicates, space.replicates_of_default)
         own = base.spelling_config.arm
         self._controls = [{ARM: arm.value} for arm in space.arms if arm is not own]
@@ -326,7 +326,7 @@ class Plan(Sequence[Proposal]):
         if replicate:
             return self._proposal(index, results[-1].proposal.parameters, seed)
         seen = [
-            Seen(self._point_at(r.proposal.parameters), r.objectives, r.is_running)
+            Seen(self.point_of(r.proposal.parameters), r.objectives, r.is_running)
             for r in results
             if r.proposal.parameters not in self._controls
         ]
@@ -336,7 +336,7 @@ class Plan(Sequence[Proposal]):
 
     def again(self, index: int, parameters: Mapping[str, Any], seed: int) -> Proposal:
         """Return a trial that was proposed before, from what was remembered of it."""
-        return self._proposal(index, {**self._point_at({}), **parameters}, seed)
+        return self._proposal(index, {**self.point_of({}), **parameters}, seed)
 
     def _proposal(self, index: int, point: Mapping[str, Any], seed: int) -> Proposal:
         parameters = {
@@ -351,8 +351,12 @@ class Plan(Sequence[Proposal]):
             config=configuration(self._base, parameters, seed, self._step_scale),
         )
 
-    def _point_at(self, parameters: Mapping[str, Any]) -> Point:
-        """Return the point of a configuration that differs from the default in some parameters."""
+    def point_of(self, parameters: Mapping[str, Any]) -> Point:
+        """Return the values of all parameters that exist in a configuration.
+
+        Args:
+            parameters: What differs from the default.
+        """
         at_default = {p.name: value_at(self._raw, p.key) for p in self._points.parameters}
         return self._points.existing({**at_default, **parameters})
 

@@ -202,6 +202,22 @@ def difference(a: Sequence[Run], b: Sequence[Run], spread: SeedSpread | None) ->
     return parts.estimate(apart.value, Basis.BORROWED if is_single else Basis.SEEDS, num_seeds)
 
 
+def independent_difference(a: Estimate, b: Estimate, errors: tuple[float, float]) -> Estimate:
+    """Return how much one estimate is above another that shares nothing with it (Welch 1947).
+
+    Args:
+        a: One.
+        b: The other.
+        errors: Their standard errors.
+    """
+    variances = [error**2 for error in errors]
+    below = sum(v**2 / found.freedom for v, found in zip(variances, (a, b), strict=True))
+    freedom = sum(variances) ** 2 / below if below > 0 else min(a.freedom, b.freedom)
+    basis = max(a.basis, b.basis, key=list(Basis).index)
+    parts = _Parts(0.0, 1, sum(variances), freedom)
+    return parts.estimate(a.value - b.value, basis, min(a.num_seeds, b.num_seeds))
+
+
 def _num_words(mean: Run) -> int:
     return max(2, int(np.count_nonzero(mean.influence_C)))
 
