@@ -202,20 +202,22 @@ def difference(a: Sequence[Run], b: Sequence[Run], spread: SeedSpread | None) ->
     return parts.estimate(apart.value, Basis.BORROWED if is_single else Basis.SEEDS, num_seeds)
 
 
-def independent_difference(a: Estimate, b: Estimate, errors: tuple[float, float]) -> Estimate:
-    """Return how much one estimate is above another that shares nothing with it (Welch 1947).
-
-    Args:
-        a: One.
-        b: The other.
-        errors: Their standard errors.
-    """
-    variances = [error**2 for error in errors]
+def independent_difference(a: Estimate, b: Estimate) -> Estimate:
+    """Return how much one estimate is above another that shares nothing with it (Welch 1947)."""
+    variances = [_error_of(found) ** 2 for found in (a, b)]
     below = sum(v**2 / found.freedom for v, found in zip(variances, (a, b), strict=True))
     freedom = sum(variances) ** 2 / below if below > 0 else min(a.freedom, b.freedom)
     basis = max(a.basis, b.basis, key=list(Basis).index)
     parts = _Parts(0.0, 1, sum(variances), freedom)
     return parts.estimate(a.value - b.value, basis, min(a.num_seeds, b.num_seeds))
+
+
+def _error_of(found: Estimate) -> float:
+    """Return a standard error; where nothing varied, the one that its interval stands for."""
+    if found.standard_error > 0:
+        return found.standard_error
+    quantile = float(special.stdtrit(found.freedom, (1 + CONFIDENCE) / 2))
+    return (found.high - found.low) / 2 / quantile
 
 
 def _num_words(mean: Run) -> int:

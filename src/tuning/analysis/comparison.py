@@ -12,8 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from scipy import special
-
 from tuning.analysis.configurations import ConfigurationSummary
 from tuning.analysis.verdict import interval_points
 from tuning.mixed_effects import Estimate
@@ -182,19 +180,6 @@ def _compared(quantity: str, reading: str, a: Estimate, b: Estimate) -> Compared
         difference=independent_difference(a, b),
         p_adjusted=1.0,
     )
-
-
-def independent_difference(a: Estimate, b: Estimate) -> Estimate:
-    """Return `a - b` with Welch's interval, degrees of freedom by Satterthwaite."""
-    return independent_difference(a, b, (_error(a), _error(b)))
-
-
-def _error(found: Estimate) -> float:
-    """Return a standard error; where nothing varied, the one that its interval stands for."""
-    if found.standard_error > 0:
-        return found.standard_error
-    quantile = float(special.stdtrit(found.freedom, (1 + CONFIDENCE) / 2))
-    return (found.high - found.low) / 2 / quantile
 
 
 def _adjusted(pairs: Sequence[ComparedPair]) -> list[ComparedPair]:
