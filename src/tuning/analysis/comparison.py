@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tuning.analysis.configurations import ConfigurationSummary
 from tuning.analysis.verdict import interval_points
-from tuning.mixed_effects import Estimate
+from tuning.mixed_effects import Estimate, independent_difference
 from tuning.statistics import CONFIDENCE, holm
 from tuning.tasks.items import EVALUATED_TASKS
 
