@@ -50,7 +50,14 @@ from tuning.ranking import Contender
 from tuning.records import TrialRecord, TrialStatus
 from tuning.scoring import METRIC_PREFIX, Focus, calculate_transfer_score
 from tuning.search_space import Strategy
-from tuning.study import StudySpec, existing_spec, front, readable_records, stored_tests
+from tuning.study import (
+    StudySpec,
+    existing_spec,
+    front,
+    readable_records,
+    stored_tests,
+    study_names,
+)
 from tuning.tasks.baselines import guesser_from_json
 from tuning.tasks.items import EVALUATED_TASKS
 
@@ -389,14 +396,23 @@ def _confusion(
 
 
 def _confirmation(root: ResultsRoot, spec: StudySpec, table: Table) -> Confirmation | None:
-    """Return what fresh seeds say, if `tuning study confirm` was run."""
-    name = f"{spec.name}_confirm"
-    if len(name) > 128 or not root.study(name).spec.exists():
-        return None
-    fresh = existing_spec(root, name)
-    records, _ = readable_records(fresh, root.study(name))
-    completed = _with_status(records, TrialStatus.COMPLETED)
-    return confirmation_of(table, table_of(fresh, read_answers(root, completed), completed), name)
+    """Return what fresh seeds say, if `tuning study confirm` was run; the newest such study."""
+    found = []
+    for name in study_names(root):
+        try:
+            fresh = existing_spec(root, name)
+        except ResultsError:
+            continue
+        if fresh.confirms == spec.name:
+            found.append((fresh.base.timestamp, name, fresh))
+    for _, name, fresh in sorted(found, key=lambda entry: entry[:2], reverse=True):
+        records, _ = readable_records(fresh, root.study(name))
+        completed = _with_status(records, TrialStatus.COMPLETED)
+        again = table_of(fresh, read_answers(root, completed), completed)
+        confirmation = confirmation_of(table, again, name)
+        if confirmation is not None:
+            return confirmation
+    return None
 
 
 def _final_gains(root: ResultsRoot, name: str) -> tuple[list[FinalGain], list[str]]:
