@@ -247,6 +247,16 @@ def _estimate_of_constant(mean: Run, basis: Basis, num_seeds: int) -> Estimate:
     )
 
 
+def independent_difference(a: Estimate, b: Estimate) -> Estimate:
+    """Return how much one estimate is above another that shares nothing with it (Welch 1947)."""
+    variances = [found.standard_error**2 for found in (a, b)]
+    below = sum(v**2 / found.freedom for v, found in zip(variances, (a, b), strict=True))
+    freedom = sum(variances) ** 2 / below if below > 0 else min(a.freedom, b.freedom)
+    basis = max(a.basis, b.basis, key=list(Basis).index)
+    parts = _Parts(0.0, 1, sum(variances), freedom)
+    return parts.estimate(a.value - b.value, basis, min(a.num_seeds, b.num_seeds))
+
+
 def _num_words(mean: Run) -> int:
     return max(2, mean.num_words)
 

@@ -47,6 +47,8 @@ class StudySpec(BaseModel):
     """Weights of position and count in the score; the focus's own if not given."""
     rescored_from: str | None = None
     """The study whose answers this one scores anew."""
+    confirms: str | None = None
+    """The study whose winners this one trains again on fresh seeds."""
 
     def plan(self) -> Plan:
         """Return the trials of the study, in order."""

@@ -28,6 +28,8 @@ from tuning.analysis.confirmation import (
 )
 from tuning.analysis.costs import costs_of, equal_examples
 from tuning.analysis.effects import direct_effects
+from tuning.analysis.influence import influences
+from tuning.analysis.marginals import marginals
 from tuning.analysis.pattern_sentences import sentences
 from tuning.analysis.patterns import Curve, patterns_of
 from tuning.analysis.relations import (
@@ -47,6 +49,7 @@ from tuning.paths import ResultsRoot
 from tuning.ranking import Contender
 from tuning.records import TrialRecord, TrialStatus
 from tuning.scoring import METRIC_PREFIX, Focus, calculate_transfer_score
+from tuning.search_space import Strategy
 from tuning.study import StudySpec, existing_spec, front, readable_records, stored_tests
 from tuning.tasks.baselines import guesser_from_json
 from tuning.tasks.items import EVALUATED_TASKS
@@ -75,6 +78,8 @@ def analyze(root: ResultsRoot, name: str) -> StudyAnalysis:
     first = completed[0].result if completed else None
     budget, equal = equal_examples(table.ranked, curves, spec.focus, spec.weights)
     runs = plotted_runs(table.standing)
+    points, targets = _searched(spec, table)
+    parameters = spec.space.points().parameters
     analysis = StudyAnalysis(
         study=name,
         model=first.model if first else spec.base.tokenizer_config.model_name,
@@ -106,6 +111,8 @@ def analyze(root: ResultsRoot, name: str) -> StudyAnalysis:
         correlations=run_correlations(runs) if completed else [],
         item_relations=_item_relations(answers, shown),
         effects=direct_effects(table),
+        influences=influences(points, parameters, targets) if points else [],
+        marginals=marginals(points, parameters, targets) if points else [],
         equal_examples_budget=budget,
         equal_examples=equal,
         costs=costs_of(table.ranked),
@@ -205,6 +212,19 @@ def _num_tests(table: Table) -> dict[str, int]:
         "configurations against the best": max(0, len(table.ranked) - 1),
         "gains in position and count, all configurations": 2 * len(table.ranked),
     }
+
+
+def _searched(spec: StudySpec, table: Table) -> tuple[list[dict[str, Any]], dict[str, list[float]]]:
+    """Return the points of a search and what came of them; nothing for a one-at-a-time design."""
+    if spec.space.strategy in (Strategy.ONE_AT_A_TIME, Strategy.LISTED) or not table.ranked:
+        return [], {}
+    plan = spec.plan()
+    points = [dict(plan.point_of(row.parameters)) for row in table.ranked]
+    targets = {
+        task.value: [row.gains[task.value].gain.value for row in table.ranked]
+        for task in EVALUATED_TASKS
+    }
+    return points, {**targets, "objective": [row.objective.value for row in table.ranked]}
 
 
 def _trial_row(spec: StudySpec, record: TrialRecord) -> TrialRow:

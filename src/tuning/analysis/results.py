@@ -11,6 +11,8 @@ from tuning.analysis.configurations import ConfigurationSummary
 from tuning.analysis.confirmation import Confirmation, FinalGain
 from tuning.analysis.costs import Cost, EqualExamples
 from tuning.analysis.effects import DirectEffect
+from tuning.analysis.influence import Influence
+from tuning.analysis.marginals import Marginal
 from tuning.analysis.patterns import Curve, Patterns
 from tuning.analysis.relations import ItemRelation, PlottedRun, RunCorrelation
 from tuning.analysis.strata import CountConfusion, Stratum
@@ -94,6 +96,10 @@ class StudyAnalysis:
     item_relations: Sequence[ItemRelation]
     effects: Sequence[DirectEffect]
     """Of a one-at-a-time design; a search has influences instead."""
+    influences: Sequence[Influence]
+    """Of a search, on spelling, position, count and the objective."""
+    marginals: Sequence[Marginal]
+    """Means of the same at each value that a search tried."""
     equal_examples_budget: int
     equal_examples: Sequence[EqualExamples]
     costs: Sequence[Cost]
