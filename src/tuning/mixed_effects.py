@@ -13,6 +13,8 @@ bootstrap of 3 seeds covers 80 to 83 % instead of 95.
 from __future__ import annotations
 
 import dataclasses
+import functools
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -20,7 +22,7 @@ from enum import StrEnum
 import numpy as np
 from scipy import optimize, special
 
-from tuning.statistics import CONFIDENCE, Interval
+from tuning.statistics import CONFIDENCE, Interval, wilson_interval
 
 # Shapes: N items, C clusters (words), S runs that differ in the seed alone.
 
@@ -33,21 +35,31 @@ class Run:
     influence_C: np.ndarray
     """By how much the value would move without sampling noise of that word; sums to 0. The
     variance over words is ``C / (C - 1) * sum(influence ** 2)``. Shape (C,)."""
+    num_words: int = 0
+    """Words that it rests on: one that brings nothing is one of them, one without items is none.
+    All if not given."""
+
+    def __post_init__(self) -> None:
+        if not self.num_words:
+            object.__setattr__(self, "num_words", len(self.influence_C))
 
     def __add__(self, other: Run) -> Run:
-        return Run(self.value + other.value, self.influence_C + other.influence_C)
+        return self._with(self.value + other.value, self.influence_C + other.influence_C, other)
 
     def __sub__(self, other: Run) -> Run:
         return self + other * -1
 
     def __mul__(self, factor: float) -> Run:
-        return Run(self.value * factor, self.influence_C * factor)
+        return self._with(self.value * factor, self.influence_C * factor)
 
     def over(self, other: Run) -> Run:
         """Return the ratio of two, by the delta method."""
         ratio = self.value / other.value
         influence_C = (self.influence_C - ratio * other.influence_C) / other.value
-        return Run(ratio, influence_C)
+        return self._with(ratio, influence_C, other)
+
+    def _with(self, value: float, influence_C: np.ndarray, other: Run | None = None) -> Run:
+        return Run(value, influence_C, max(self.num_words, other.num_words if other else 0))
 
 
 def mean_of_items(values_N: np.ndarray, words_N: np.ndarray, num_words: int) -> Run:
@@ -61,18 +73,19 @@ def mean_of_items(values_N: np.ndarray, words_N: np.ndarray, num_words: int) -> 
     sizes_C = np.bincount(words_N, minlength=num_words)
     sums_C = np.bincount(words_N, weights=values_N, minlength=num_words)
     mean = float(values_N.mean())
-    return Run(mean, (sums_C - mean * sizes_C) / len(values_N))
+    used = int(np.count_nonzero(sizes_C))
+    return Run(mean, (sums_C - mean * sizes_C) / len(values_N), used)
 
 
 def mean_of_runs(runs: Sequence[Run]) -> Run:
     """Return the mean over seeds."""
-    influence_C = sum(run.influence_C for run in runs) / len(runs)
-    return Run(sum(run.value for run in runs) / len(runs), np.asarray(influence_C))
+    total = functools.reduce(operator.add, runs)
+    return Run(total.value / len(runs), total.influence_C / len(runs), total.num_words)
 
 
 def word_variance(run: Run) -> float:
     """Return the variance that the choice of words gives to a value."""
-    used = max(2, int(np.count_nonzero(run.influence_C)))
+    used = max(2, run.num_words)
     return float(used / (used - 1) * (run.influence_C**2).sum())
 
 
@@ -166,6 +179,8 @@ def estimate(runs: Sequence[Run], borrowed: SeedSpread | None = None) -> Estimat
     basis = Basis.SEEDS if own else Basis.BORROWED if borrowed else Basis.WORDS
     mean, spread = mean_of_runs(runs), own or borrowed
     words, num_words = word_variance(mean), _num_words(mean)
+    if words + (spread.variance if spread else 0.0) < _NOTHING:
+        return _estimate_of_constant(mean, basis, len(runs))
     if spread is None:
         return _Parts(0.0, 1, words, num_words - 1).estimate(mean.value, basis, len(runs))
     share = 1 / len(runs)
@@ -194,17 +209,47 @@ def difference(a: Sequence[Run], b: Sequence[Run], spread: SeedSpread | None) ->
     words, num_words = word_variance(apart), _num_words(apart)
     is_single = 1 in (len(a), len(b))
     num_seeds = min(len(a), len(b))
+    share = 1 / len(a) + 1 / len(b)
+    if words + (share * spread.variance if spread else 0.0) < _NOTHING:
+        return _estimate_of_constant(apart, Basis.SEEDS if spread else Basis.WORDS, num_seeds)
     if spread is None:
         return _Parts(0.0, 1, words, num_words - 1).estimate(apart.value, Basis.WORDS, num_seeds)
-    share = 1 / len(a) + 1 / len(b)
     words = max(0.0, words - share * spread.word_variance)
     parts = _Parts(share * spread.variance, spread.freedom, words, num_words - 1)
     return parts.estimate(apart.value, Basis.BORROWED if is_single else Basis.SEEDS, num_seeds)
 
 
+_NOTHING = 1e-20
+"""Smaller variances are rounding."""
+
+
+def _estimate_of_constant(mean: Run, basis: Basis, num_seeds: int) -> Estimate:
+    """Return the estimate of what is the same for every word and seed, which is not certainty.
+
+    No change among n words is compatible with as many gains, or losses, as an event that was never
+    seen among n; ends are those of Wilson, as is the p at which they touch 0.
+    """
+    num_words, size = _num_words(mean), abs(mean.value)
+    z, z_power = special.ndtri([(1 + CONFIDENCE) / 2, POWER])
+    half = wilson_interval(0, num_words).high
+    touching = np.sqrt(num_words * size / (1 - size)) if size < 1 else np.inf
+    detectable = (z + z_power) ** 2 / (num_words + (z + z_power) ** 2)
+    return Estimate(
+        value=mean.value,
+        low=mean.value - half,
+        high=mean.value + half,
+        p_value=float(2 * special.ndtr(-touching)),
+        standard_error=half / z,
+        freedom=float(num_words - 1),
+        detectable=float(detectable),
+        basis=basis,
+        num_seeds=num_seeds,
+    )
+
+
 def independent_difference(a: Estimate, b: Estimate) -> Estimate:
     """Return how much one estimate is above another that shares nothing with it (Welch 1947)."""
-    variances = [_error_of(found) ** 2 for found in (a, b)]
+    variances = [found.standard_error**2 for found in (a, b)]
     below = sum(v**2 / found.freedom for v, found in zip(variances, (a, b), strict=True))
     freedom = sum(variances) ** 2 / below if below > 0 else min(a.freedom, b.freedom)
     basis = max(a.basis, b.basis, key=list(Basis).index)
@@ -212,16 +257,8 @@ def independent_difference(a: Estimate, b: Estimate) -> Estimate:
     return parts.estimate(a.value - b.value, basis, min(a.num_seeds, b.num_seeds))
 
 
-def _error_of(found: Estimate) -> float:
-    """Return a standard error; where nothing varied, the one that its interval stands for."""
-    if found.standard_error > 0:
-        return found.standard_error
-    quantile = float(special.stdtrit(found.freedom, (1 + CONFIDENCE) / 2))
-    return (found.high - found.low) / 2 / quantile
-
-
 def _num_words(mean: Run) -> int:
-    return max(2, int(np.count_nonzero(mean.influence_C)))
+    return max(2, mean.num_words)
 
 
 @dataclass(frozen=True, slots=True)

@@ -262,4 +262,4 @@ def _have_same_words(trials: dict[str, TrialAnswers]) -> None:
 
 def _padded(run: Run, size: int) -> Run:
     missing = size - len(run.influence_C)
-    return Run(run.value, np.pad(run.influence_C, (0, missing))) if missing else run
+    return Run(run.value, np.pad(run.influence_C, (0, missing)), run.num_words) if missing else run

@@ -24,7 +24,7 @@ from tuning.mixed_effects import (
 )
 from tuning.ranking import LEVEL, Contender, compare_with
 from tuning.records import TrialRecord
-from tuning.statistics import benjamini_hochberg, wilson_interval
+from tuning.statistics import benjamini_hochberg
 from tuning.study import StudySpec, contenders, is_control, ranking
 from tuning.tasks.items import EVALUATED_TASKS, TRANSFER_TASKS, Task
 
@@ -243,12 +243,11 @@ def _row(standing: Standing, contender: Contender, rank: int) -> ConfigurationSu
 
 def _task_gain(standing: Standing, contender: Contender, task: Task) -> TaskGain:
     recorded = standing.records[contender.trial_ids[0]].result.tasks[task.value]
-    num_words = recorded.base.num_words
     runs = standing.gains(contender, task, STRICT)
     before = standing.answers.trials[contender.trial_ids[0]].before[task, STRICT]
-    found = _estimated(standing, contender, task, STRICT, num_words)
+    found = _estimated(standing, contender, task, STRICT)
     assert found is not None
-    choice = _estimated(standing, contender, task, CHOICE, num_words)
+    choice = _estimated(standing, contender, task, CHOICE)
     levels = standing.levels(contender, task, CHOICE) if choice else []
     spread = standing.spread[f"{task}/{CHOICE}"]
     after = before.value + found.value
@@ -257,10 +256,10 @@ def _task_gain(standing: Standing, contender: Contender, task: Task) -> TaskGain
         after=after,
         baseline=recorded.baseline,
         num_items=recorded.base.num_items,
-        num_words=num_words,
+        num_words=recorded.base.num_words,
         gain=found,
         choice=choice,
-        lenient=_estimated(standing, contender, task, LENIENT, num_words),
+        lenient=_estimated(standing, contender, task, LENIENT),
         choice_before=levels[0].value - standing.gains(contender, task, CHOICE)[0].value
         if levels
         else None,
@@ -274,18 +273,10 @@ def _task_gain(standing: Standing, contender: Contender, task: Task) -> TaskGain
 
 
 def _estimated(
-    standing: Standing, contender: Contender, task: Task, reading: str, num_words: int
+    standing: Standing, contender: Contender, task: Task, reading: str
 ) -> Estimate | None:
     runs = standing.gains(contender, task, reading)
-    if not runs:
-        return None
-    found = estimate(runs, standing.spread[f"{task}/{reading}"])
-    if found.standard_error > 0:
-        return found
-    # No change among n words is compatible with as many gains, or losses, as an event that was
-    # never seen among n.
-    unseen = wilson_interval(0, num_words).high
-    return dataclasses.replace(found, low=found.value - unseen, high=found.value + unseen)
+    return estimate(runs, standing.spread[f"{task}/{reading}"]) if runs else None
 
 
 def _chance_corrected(accuracy: float, baseline: float) -> float:
@@ -297,7 +288,7 @@ CEILING = 0.95
 
 
 def _room(before: Run) -> Run:
-    return Run(1 - before.value, -before.influence_C)
+    return Run(1 - before.value, -before.influence_C, before.num_words)
 
 
 def _normalized(before: Run, runs: Sequence[Run], spread: SeedSpread | None) -> Quantity:

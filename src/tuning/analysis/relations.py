@@ -135,17 +135,36 @@ def _most_influential(method: str, a: Sequence[float], b: Sequence[float]) -> in
 
     One whose loss leaves nothing that varies comes first.
     """
-    x, y = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    known = [np.asarray(side, dtype=float) for side in (a, b)]
     if method == "spearman":
-        x, y = rankdata(x), rankdata(y)
-    x, y, n = x - x.mean(), y - y.mean(), len(x) - 1
-    sx, sy, sxx, syy, sxy = (v.sum() - v for v in (x, y, x * x, y * y, x * y))
-    scale2 = (sxx - sx**2 / n) * (syy - sy**2 / n)
-    whole = (x * y).sum() / np.sqrt((x * x).sum() * (y * y).sum())
-    varies = scale2 > 1e-12 * (x * x).sum() * (y * y).sum()
-    rest = np.full(len(x), np.inf)
-    rest[varies] = (sxy - sx * sy / n)[varies] / np.sqrt(scale2[varies])
+        known = [rankdata(side) for side in known]
+    x, y = (_ranks_without(s) if method == "spearman" else _values_without(s) for s in known)
+    squares = (x**2).sum(axis=1) * (y**2).sum(axis=1)
+    varies = squares > 1e-24 * squares.max()
+    rest = np.full(len(a), np.inf)
+    rest[varies] = (x * y).sum(axis=1)[varies] / np.sqrt(squares[varies])
+    whole = np.corrcoef(known[0], known[1])[0, 1]
     return int(np.argmax(np.abs(rest - whole)))
+
+
+# Row i of what these return is without value i, around its mean: shape (N, N).
+
+
+def _values_without(values: np.ndarray) -> np.ndarray:
+    return _centred(np.broadcast_to(values, (len(values), len(values))))
+
+
+def _ranks_without(values: np.ndarray) -> np.ndarray:
+    """Return ranks of the others: those above a lost value move down, its equals by a half."""
+    above = values > values[:, None]
+    return _centred(rankdata(values) - above - (values == values[:, None]) / 2)
+
+
+def _centred(rows: np.ndarray) -> np.ndarray:
+    others = ~np.eye(len(rows), dtype=bool)
+    means = rows.mean(axis=1, where=others, keepdims=True)
+    centred: np.ndarray = np.where(others, rows - means, 0.0)
+    return centred
 
 
 # --- across items -----------------------------------------------------------------------------
