@@ -1,68 +1,132 @@
-"""The report: one self-contained HTML file, rendered from an analysis; it computes nothing."""
+"""The report: one self-contained HTML file, and a Markdown summary, rendered from an analysis.
+
+Pure in the analysis: no clock, no paths, no numbers of its own. What is arranged here are rows; how
+they look is in `templates/`.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import json
+import re
+from collections.abc import Mapping, Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from tuning import files, visualization
+from tuning.analysis import formats
+from tuning.analysis.comparison import Comparison
+from tuning.analysis.configurations import ConfigurationSummary
+from tuning.analysis.effects import DirectEffect
+from tuning.analysis.strata import CountConfusion, Stratum
+from tuning.analysis.terms import TERMS, families, method_sentences, subject_of
+from tuning.measures import STRATA, Drift
 from tuning.paths import ResultsRoot
-from tuning.transfer_analysis import StudyAnalysis, points
+from tuning.records import TrialStatus
+from tuning.tasks.items import EVALUATED_TASKS, TRANSFER_TASKS
+from tuning.transfer_analysis import StudyAnalysis
 
-CAPTIONS = {
-    "gains": "Gain over the untouched model on the same items, best configuration first. Points: "
-    "mean over seeds. Bars: 95 % intervals, over words, and over seeds where there are several.",
-    "transfer": "Does a larger gain in spelling come with a larger gain elsewhere? Each "
-    "configuration once for each transfer task, with 95 % intervals.",
-    "curves": "Accuracy on a small set of words while training; step 0 is the untouched model.",
+LIMIT = 20
+"""Rows of a table that are open at once; a button opens the others."""
+
+SECTIONS = (
+    ("ranking", "Ranking"),
+    ("transfer", "Transfer"),
+    ("arms", "Controls"),
+    ("confirmation", "Confirmation"),
+    ("influence", "Influence"),
+    ("training", "Training"),
+    ("strata", "Strata"),
+    ("retention", "Retention"),
+    ("trials", "Trials"),
+    ("cost", "Cost"),
+    ("methods", "Methods"),
+    ("provenance", "Provenance"),
+)
+"""Of the page, in order; each has a template of its name."""
+
+PLACED = (
+    *("gains", "seeds", "transfer", "front", "influence", "parallel", "curves", "strata"),
+    *("positions", "confusion", "cost"),
+)
+"""Figures that have a place in a section; any other stands under methods."""
+
+TRIAL_COLUMNS = (
+    *("Trial", "Configuration", "Seed", "Status", "Objective"),
+    *(name for task in EVALUATED_TASKS for name in (f"{task.capitalize()}, %", f"{task} gain")),
+    *(f"{task} choice gain" for task in TRANSFER_TASKS),
+    *("Score, own weights", "Steps", "Examples", "Training, s", "Evaluation, s", "Remark"),
+)
+
+STATUS_NAMES = {
+    status.value: "stopped early" if status is TrialStatus.PRUNED else status.value
+    for status in TrialStatus
 }
-TITLES = {
-    "gains": "Gains",
-    "transfer": "Spelling against transfer",
-    "curves": "Learning curves",
-}
 
 
-def percent(rate: float | None) -> str:
-    """Return a rate in percent, one decimal; a dash for none."""
-    return "–" if rate is None else f"{100 * rate:.1f} %"
-
-
-def signed_points(rate: float | None) -> str:
-    """Return a difference in points with a true minus sign; a dash for none."""
-    return "–" if rate is None else points(rate).replace("-", "\N{MINUS SIGN}")
-
-
-def render(analysis: StudyAnalysis, charts: dict[str, Any]) -> str:
+def render(
+    analysis: StudyAnalysis, charts: Mapping[str, Any], comparison: Comparison | None = None
+) -> str:
     """Return the page.
 
     Args:
         analysis: What is shown; every text of it is escaped.
         charts: Figures by name.
+        comparison: With another study, shown first.
     """
-    environment = Environment(
-        loader=PackageLoader("tuning", "templates"),
-        autoescape=select_autoescape(default=True),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    title = analysis.study
+    if comparison is not None:
+        title = f"{comparison.a} against {comparison.b}"
+    data = {"summary": markdown(analysis), "analysis": dataclasses.asdict(analysis)}
+    return (
+        _environment(autoescape=True)
+        .get_template("report.html.j2")
+        .render(
+            **_shared(analysis),
+            title=title,
+            comparison=comparison,
+            charts={n: Markup(visualization.specification(c)) for n, c in charts.items()},
+            figures=visualization.FIGURES,
+            captions={name: visualization.FIGURES[name].caption(analysis) for name in charts},
+            placed=PLACED,
+            sections=SECTIONS,
+            javascript=_javascript() if charts else "",
+            style=_file("report.css"),
+            script=_file("report.js"),
+            data=Markup(_json_in_html(data)),
+            arms=[*([analysis.default] if analysis.default else []), *analysis.controls],
+            rank_of={row.label: row.rank for row in analysis.configurations},
+            no_recovery=_no_recovery(analysis.configurations),
+            one_seed=sum(row.num_seeds == 1 for row in analysis.configurations),
+            monitor_words=analysis.curves[0].num_words if analysis.curves else 0,
+            effects=_effect_rows(analysis.effects),
+            effect_targets=list(dict.fromkeys(e.target for e in analysis.effects)),
+            strata=_strata_groups(analysis.strata),
+            strata_names={**STRATA, "letter": "letter"},
+            confusion=_confusion_groups(analysis.confusion),
+            retention=_retention_rows(analysis),
+            all_tasks=[task.value for task in EVALUATED_TASKS],
+            trial_columns=TRIAL_COLUMNS,
+            status_names=STATUS_NAMES,
+            statuses=sorted({STATUS_NAMES[trial.status] for trial in analysis.trials}),
+            ended=[t for t in analysis.trials if t.status != TrialStatus.COMPLETED.value],
+        )
     )
-    environment.filters.update(percent=percent, points=signed_points)
-    specifications = {name: Markup(visualization.specification(c)) for name, c in charts.items()}
-    return environment.get_template("report.html.j2").render(
-        a=analysis,
-        charts=specifications,
-        titles=TITLES,
-        captions=CAPTIONS,
-        javascript=Markup(visualization.javascript()) if charts else "",
-    )
+
+
+def markdown(analysis: StudyAnalysis) -> str:
+    """Return a summary of the report as Markdown."""
+    text = _environment(autoescape=False).get_template("summary.md.j2").render(_shared(analysis))
+    return re.sub(r"\n{3,}", "\n\n", text)
 
 
 def write_report(root: ResultsRoot, analysis: StudyAnalysis) -> Path:
-    """Write the report and its figures; return the path of the report.
+    """Write the report, its summary and its figures; return the path of the report.
 
     Raises:
         ResultsError: The disk refuses.
@@ -71,4 +135,114 @@ def write_report(root: ResultsRoot, analysis: StudyAnalysis) -> Path:
     visualization.save_figures(charts, root.figures, analysis.study)
     path = root.reports / f"{analysis.study}.html"
     files.write_atomic(path, render(analysis, charts))
+    files.write_atomic(path.with_name(f"{analysis.study}.md"), markdown(analysis))
     return path
+
+
+def write_comparison(root: ResultsRoot, analysis: StudyAnalysis, comparison: Comparison) -> Path:
+    """Write the report of a study with its comparison in front; return the path.
+
+    Raises:
+        ResultsError: The disk refuses.
+    """
+    path = root.reports / f"{comparison.a}_vs_{comparison.b}.html"
+    charts = visualization.figures(analysis)
+    files.write_atomic(path, render(analysis, charts, comparison))
+    return path
+
+
+# --- what templates need ------------------------------------------------------------------------
+
+
+@functools.cache
+def _environment(*, autoescape: bool) -> Environment:
+    environment = Environment(
+        loader=PackageLoader("tuning", "templates"),
+        autoescape=autoescape,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["md"] = _markdown_text
+    environment.globals.update(f=formats, LIMIT=LIMIT)
+    return environment
+
+
+def _shared(analysis: StudyAnalysis) -> dict[str, Any]:
+    best = analysis.configurations[:1]
+    default = [analysis.default] if analysis.default else []
+    return {
+        "a": analysis,
+        "subject": subject_of(analysis),
+        "shown": [*default, *(row for row in best if not row.is_default)],
+        "methods": method_sentences(analysis),
+        "families": families(analysis),
+        "terms": TERMS,
+        "transfer_tasks": [task.value for task in TRANSFER_TASKS],
+    }
+
+
+def _markdown_text(text: str) -> str:
+    """Return a text that Markdown shows as it is, also within a table."""
+    escaped = re.sub(r"([\\`*\[\]|~])", r"\\\1", " ".join(text.split()))
+    return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _json_in_html(value: Any) -> str:
+    """Return JSON that may stand inside a script element."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
+
+
+@functools.cache
+def _javascript() -> Markup:
+    return Markup(visualization.javascript())
+
+
+def _file(name: str) -> Markup:
+    return Markup(resources.files("tuning").joinpath("templates", name).read_text("utf-8"))
+
+
+def _effect_rows(effects: Sequence[DirectEffect]) -> list[dict[str, Any]]:
+    rows: dict[tuple[str, str], dict[str, DirectEffect]] = {}
+    for effect in effects:
+        rows.setdefault((effect.parameter, effect.value), {})[effect.target] = effect
+    return [
+        {"parameter": parameter, "value": value, "by_target": by_target}
+        for (parameter, value), by_target in sorted(rows.items())
+    ]
+
+
+def _no_recovery(rows: Sequence[ConfigurationSummary]) -> str | None:
+    """Return the reason why no configuration has a performance gap recovered, if it is one."""
+    found = {(q.value, q.reason) for row in rows for q in row.recovered.values()}
+    value, reason = found.pop() if len(found) == 1 else (None, None)
+    return reason if value is None else None
+
+
+def _strata_groups(strata: Sequence[Stratum]) -> list[dict[str, Any]]:
+    groups: dict[tuple[str, str], list[Stratum]] = {}
+    for stratum in strata:
+        groups.setdefault((stratum.label, stratum.task), []).append(stratum)
+    return [{"label": label, "task": task, "rows": rows} for (label, task), rows in groups.items()]
+
+
+def _confusion_groups(confusion: Sequence[CountConfusion]) -> list[dict[str, Any]]:
+    groups: dict[str, dict[str, dict[str, CountConfusion]]] = {}
+    for cell in confusion:
+        groups.setdefault(cell.label, {}).setdefault(cell.true, {})[cell.answer] = cell
+    answers = {label: {c.answer for c in confusion if c.label == label} for label in groups}
+    return [
+        {"label": label, "answers": sorted(answers[label]), "rows": rows}
+        for label, rows in groups.items()
+    ]
+
+
+def _retention_rows(analysis: StudyAnalysis) -> list[dict[str, Any]]:
+    rows: Sequence[ConfigurationSummary] = (*analysis.configurations, *analysis.controls)
+    drifts: list[tuple[ConfigurationSummary, str, Drift]] = [
+        (row, text, drift) for row in rows for text, drift in row.retention.items()
+    ]
+    return [{"row": row, "text": text, "drift": drift} for row, text, drift in drifts]

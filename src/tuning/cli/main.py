@@ -12,6 +12,7 @@ import typer
 
 from tuning.cli import (
     configuration,
+    confirm,
     evaluate,
     models,
     options,
@@ -22,6 +23,7 @@ from tuning.cli import (
     try_out,
 )
 from tuning.cli import space as space_commands
+from tuning.cli.study_request import StudyRequest
 from tuning.errors import UserError
 
 app = typer.Typer(
@@ -37,11 +39,13 @@ app = typer.Typer(
 )
 app.command("demo")(study.demo)
 app.command("trial")(trial.trial)
+study.app.command("confirm")(confirm.confirm)
 app.add_typer(study.app, name="study")
 app.add_typer(configuration.app, name="config")
 app.add_typer(space_commands.app, name="space")
 app.command("evaluate")(evaluate.evaluate)
 app.command("try")(try_out.try_out)
+app.command("analyze")(report.analyze)
 app.command("report")(report.report)
 app.add_typer(tasks.app, name="tasks")
 app.add_typer(models.app, name="models")
@@ -110,7 +114,7 @@ def root(
     }
     overrides = [f"{key}={value}" for key, value in given.items() if value is not None]
     if mode is Mode.GRID:
-        request = study.StudyRequest(
+        request = StudyRequest(
             name=name,
             space=space,
             config=config,

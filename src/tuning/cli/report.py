@@ -1,9 +1,10 @@
-"""`tuning report`: analyse a study and write its HTML report."""
+"""`tuning report` and `tuning analyze`: what a study shows, from its folder alone."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,28 +14,80 @@ if TYPE_CHECKING:
     from tuning.paths import ResultsRoot
     from tuning.transfer_analysis import StudyAnalysis
 
+StudyName = Annotated[str, typer.Argument(help="Name of the study.")]
+
 
 def report(
-    name: Annotated[str, typer.Argument(help="Name of the study.")],
+    name: StudyName,
+    compare: Annotated[
+        str | None,
+        typer.Option("--compare", help="Another study; also writes NAME_vs_OTHER.html."),
+    ] = None,
     as_json: options.Json = False,
     results_dir: options.ResultsDir = options.RESULTS_DIR,
 ) -> None:
     """Write the report of a study from what is on disk; needs no model.
 
-    Example: tuning report demo
+    Examples: tuning report demo, tuning report first --compare second
     """
     import dataclasses
     import json
 
     from tuning.paths import ResultsRoot
 
-    analysis, path = analyze_and_report(ResultsRoot(results_dir), name)
+    root = ResultsRoot(results_dir)
+    analysis, path = analyze_and_report(root, name)
+    answer: dict[str, Any] = {"report": str(path), **dataclasses.asdict(analysis)}
+    sentences, paths = list(analysis.verdict), {"report": path}
+    if compare is not None:
+        from tuning.analysis.comparison import compare as compared
+        from tuning.report import write_comparison
+        from tuning.transfer_analysis import analyze as analyzed
+
+        comparison = compared(analysis, analyzed(root, compare))
+        paths["comparison"] = write_comparison(root, analysis, comparison)
+        sentences += comparison.sentences
+        answer["comparison"] = dataclasses.asdict(comparison)
+        answer["comparison_report"] = str(paths["comparison"])
     if as_json:
-        typer.echo(json.dumps({"report": str(path), **dataclasses.asdict(analysis)}))
+        typer.echo(json.dumps(answer))
         return
-    for sentence in analysis.verdict:
+    _say(sentences, paths)
+
+
+def analyze(
+    name: StudyName,
+    as_json: options.Json = False,
+    results_dir: options.ResultsDir = options.RESULTS_DIR,
+) -> None:
+    """Write the analysis of a study as JSON and tables, from what is on disk; draws nothing.
+
+    Example: tuning analyze demo
+    """
+    import dataclasses
+    import json
+
+    from tuning.paths import ResultsRoot
+    from tuning.transfer_analysis import analyze as analyzed
+    from tuning.transfer_analysis import tables_of, write_analysis
+
+    root = ResultsRoot(results_dir)
+    analysis = analyzed(root, name)
+    paths = {"analysis": write_analysis(root, analysis)}
+    for table in tables_of(analysis):
+        paths[table] = root.transfer / f"{name}_{table}.csv"
+    if as_json:
+        files = {table: str(path) for table, path in paths.items()}
+        typer.echo(json.dumps({"files": files, **dataclasses.asdict(analysis)}))
+        return
+    _say(analysis.verdict, paths)
+
+
+def _say(sentences: Sequence[str], paths: Mapping[str, Path]) -> None:
+    for sentence in sentences:
         typer.echo(f"- {sentence}")
-    typer.echo(f"report: {path}")
+    for what, path in paths.items():
+        typer.echo(f"{what}: {path}")
 
 
 def analyze_and_report(root: ResultsRoot, name: str) -> tuple[StudyAnalysis, Path]:

@@ -215,24 +215,27 @@ def mix_text(mix: Mapping[str, Mapping[str, int]]) -> str:
 
 def arms_table(analysis: StudyAnalysis) -> Table:
     """Return the arms of a study side by side: what was put otherwise, and what was trained."""
+    from tuning.analysis import formats
+
     table = Table(title="Arms, strict reading", title_justify="left")
     table.add_column("arm", no_wrap=True)
     table.add_column("seeds", justify="right")
-    for task in analysis.base:
+    for task in analysis.tasks:
         table.add_column(f"{task}: accuracy", justify="right")
-    table.add_row("untouched", "–", *map(percent, analysis.base.values()))
+    table.add_row("untouched", "–", *(percent(task.base) for task in analysis.tasks.values()))
     for name, accuracies in analysis.base_arms.items():
-        values = (percent(accuracies.get(task)) for task in analysis.base)
+        values = (percent(accuracies.get(task)) for task in analysis.tasks)
         table.add_row(f"untouched, {name.replace('_', '-')}", "–", *values)
-    default = [row for row in analysis.configurations if row.is_default]
+    default = [analysis.default] if analysis.default else []
     for row in (*default, *analysis.controls):
         cells = (
-            f"{100 * g.accuracy:.1f} %, {100 * g.gain:+.1f} "
-            f"[{100 * g.low:+.1f}, {100 * g.high:+.1f}]"
-            for g in row.gains.values()
+            f"{formats.percent(gain.after)}, {formats.points_with_interval(gain.gain)}"
+            for gain in row.gains.values()
         )
         table.add_row(row.label, str(row.num_seeds), *cells)
-    table.caption = "Trained arms: accuracy, then gain over the untouched model in points."
+    table.caption = (
+        "Trained arms: accuracy, then gain over the untouched model in points with its interval."
+    )
     table.caption_justify = "left"
     return table
 
@@ -243,27 +246,30 @@ WIDE = 120
 
 def ranking_table(analysis: StudyAnalysis, width: int) -> Table:
     """Return the ranking of a study; in a narrow terminal without the intervals."""
+    from tuning.analysis import formats
+
     table = Table(title=f"Ranking by {analysis.focus_says}", title_justify="left")
     table.add_column("configuration", overflow="fold", min_width=16)
-    for name in ("seeds", "objective", *analysis.base, "tie"):
+    for name in ("seeds", "objective", *analysis.tasks, "tie"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in analysis.configurations:
-        interval = f" [{row.low:.3f}, {row.high:.3f}]" if row.low is not None else ""
-        gains = [
-            (f"{100 * g.gain:+.1f}", f" [{100 * g.low:+.1f}, {100 * g.high:+.1f}]")
-            for g in row.gains.values()
-        ]
-        table.add_row(
-            f"{row.rank}. {row.label}",
-            str(row.num_seeds),
-            f"{row.objective:.3f}{interval if width >= WIDE else ''}",
-            *(gain + (spread if width >= WIDE else "") for gain, spread in gains),
-            "=" if row.ties_with_best else "",
-        )
+        objective, gains = row.objective, [gain.gain for gain in row.gains.values()]
+        if width >= WIDE:
+            cells = [
+                formats.score_with_interval(objective),
+                *map(formats.points_with_interval, gains),
+            ]
+        else:
+            cells = [
+                formats.decimals(objective.value),
+                *(formats.signed_points(gain.value) for gain in gains),
+            ]
+        place = (f"{row.rank}. {row.label}", str(row.num_seeds))
+        table.add_row(*place, *cells, "=" if row.ties_with_best else "")
     table.caption = (
         "Gains over the untouched model in points; 95 % intervals in brackets and in the report. "
         f"The untouched model: {analysis.untouched_objective or 0:.3f}. "
-        "= cannot be told from the best by the spread of the repeated default."
+        "= cannot be told from the best: over seeds and words, all compared at once."
     )
     table.caption_justify = "left"
     return table
