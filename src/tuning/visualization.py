@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from tuning import files
+from tuning.figures.costs import COST, FRONT
 from tuning.figures.curves import CURVES
 from tuning.figures.figure import Figure
 from tuning.figures.gains import GAINS, SEEDS
 from tuning.figures.parameters import INFLUENCE, PARALLEL
-from tuning.figures.relations import COST, FRONT, RUNS
+from tuning.figures.relations import RUNS
 from tuning.figures.strata import CONFUSION, POSITIONS, STRATA_FIGURE
 from tuning.transfer_analysis import StudyAnalysis
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import altair as alt
+import numpy as np
 import pandas as pd
 
 from tuning.figures.figure import (
@@ -14,13 +15,13 @@ from tuning.figures.figure import (
     elided,
     evenly,
     inline,
+    panel_title,
     role_colour,
     role_dash,
     role_of,
     roles_in,
     span,
     table,
-    task_columns,
     titled,
 )
 from tuning.transfer_analysis import StudyAnalysis
@@ -66,20 +67,38 @@ def _curves(analysis: StudyAnalysis) -> list[Any]:
     return [*(others[i] for i in evenly(len(others), room)), *named[:MAX_CURVES]]
 
 
+def band_data(analysis: StudyAnalysis) -> pd.DataFrame:
+    """Return for each task the untouched model's accuracy and the band of noise around it, in %."""
+    starts = [c.accuracies for c in analysis.curves if c.steps[0] == 0]
+    rows = []
+    for summary in analysis.patterns.summaries if starts else ():
+        untouched = 100 * float(np.median([values[summary.task][0] for values in starts]))
+        noise = 100 * summary.noise
+        ends = {"low": max(0.0, untouched - noise), "high": min(100.0, untouched + noise)}
+        rows.append({"task": summary.task, "untouched": untouched, **ends})
+    return table(rows, ("task", "untouched", "low", "high"))
+
+
 def draw_curves(analysis: StudyAnalysis) -> Any:
     """Draw accuracy over optimizer steps, a panel for each task, a line for each trial."""
-    data = curves_data(analysis)
+    data, bands = inline(curves_data(analysis)), band_data(analysis)
+    panels = [_panel(data, bands[bands["task"] == task], task) for task in TASKS]
+    chart = alt.hconcat(*panels, spacing=20)
+    return titled(chart, CURVES.title, analysis, _curves_says(analysis), 790)
+
+
+def _panel(data: pd.DataFrame, band: pd.DataFrame, task: str) -> Any:
     roles = roles_in(data)
-    base = alt.Chart(inline(data))
+    base = alt.Chart(data)
     x = alt.X("step:Q", title="optimizer steps")
-    y = alt.Y(
-        "accuracy:Q", title="accuracy on monitor words, %", scale=alt.Scale(zero=False, nice=True)
-    )
+    title = "accuracy on monitor words, %" if task == TASKS[0] else None
+    scale = alt.Scale(zero=False, nice=True)
+    y = alt.Y(field=task, type="quantitative", title=title, scale=scale)
     tooltip = [
         alt.Tooltip("configuration:N"),
         alt.Tooltip("trial:N"),
         alt.Tooltip("step:Q"),
-        alt.Tooltip("accuracy:Q", format=".1f"),
+        alt.Tooltip(field=task, type="quantitative", title="accuracy, %", format=".1f"),
     ]
     lines = [
         base.transform_filter(alt.datum.role == role)
@@ -97,15 +116,15 @@ def draw_curves(analysis: StudyAnalysis) -> Any:
         )
         for role in reversed(roles)
     ]
+    ends = {"y": alt.Y("low:Q", title=title, scale=scale), "y2": "high:Q"}
+    noise = alt.Chart(inline(band)).mark_rect(fillOpacity=0.16, color=GREY).encode(**ends)
     start = (
         base.transform_filter(alt.datum.step == 0)
         .mark_point(size=90, color=GREY, strokeWidth=1.6, opacity=1)
         .encode(x=x, y=y)
     )
-    chart = alt.layer(*lines, start).properties(width=225, height=220)
-    faceted = chart.facet(column=task_columns(), spacing=18).resolve_scale(y="independent")
-    faceted = faceted.transform_fold(TASKS, as_=["task", "accuracy"])
-    return titled(faceted, CURVES.title, analysis, _curves_says(analysis), 790)
+    layers = [*([] if band.empty else [noise]), *lines, start]
+    return alt.layer(*layers).properties(width=225, height=220, title=panel_title(task, "middle"))
 
 
 def _opacity(role: str, number: int) -> float:
@@ -121,9 +140,15 @@ def _curves_says(analysis: StudyAnalysis) -> list[str]:
     )
     words = span((curve.num_words for curve in analysis.curves), "words a task")
     return [
-        f"One line a trial, {which}; on {words}, with no intervals: look at final gains for those.",
-        "Ringed: step 0, the untouched model. Each task has its own axis.",
+        f"One line a trial, {which}; on {words}, with no intervals.",
+        "Ringed: step 0, the untouched model"
+        + ("; shaded: what is within noise of it. " if _has_band(analysis) else ". ")
+        + "Each task has its own axis.",
     ]
+
+
+def _has_band(analysis: StudyAnalysis) -> bool:
+    return not band_data(analysis).empty
 
 
 def _curves_caption(analysis: StudyAnalysis) -> str:
@@ -131,7 +156,8 @@ def _curves_caption(analysis: StudyAnalysis) -> str:
     return (
         f"Accuracy while training, on {words} a task, by optimizer step; step 0 is the untouched "
         "model. The best configuration, the default and control arms stand out, others are grey. "
-        "So few words move by chance: what counts is the gain at the end."
+        "Within the shaded band an evaluation differs from it by no more than noise: what "
+        "counts is the gain at the end, on more words."
     )
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import altair as alt
 import numpy as np
@@ -147,12 +147,6 @@ def inline(data: pd.DataFrame, decimals: int = 3) -> pd.DataFrame:
     return data.round(decimals).replace([np.inf, -np.inf], np.nan).reset_index(drop=True)
 
 
-def signed(value: float) -> str:
-    """Return a number of points with its sign, one decimal, and a true minus."""
-    text = f"{value:+.1f}"
-    return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "\N{MINUS SIGN}")
-
-
 _ORDERS = (
     ("easy", "medium", "hard"),
     ("first", "interior", "last"),
@@ -222,6 +216,13 @@ def titled(
     return chart.properties(title=heading).configure_view(stroke=None)
 
 
+def panel_title(label: str, anchor: Literal["start", "middle"] = "start") -> alt.TitleParams:
+    """Return the heading of one panel, which may be a user's label."""
+    return alt.TitleParams(
+        text=elided(label, 34), fontSize=12.5, anchor=anchor, offset=8, frame="group"
+    )
+
+
 def width_of(names: Sequence[str], panels: int) -> int:
     """Return the pixels of panels in a row, with the names of their rows in front."""
     return panels + round(5.6 * max(map(len, names), default=0))
@@ -245,9 +246,9 @@ def zero_rule(base: Any, channel: str = "x") -> Any:
     return base.mark_rule(color=GREY, strokeDash=[3, 3]).encode(**{channel: alt.datum(0)})
 
 
-def task_colour(tasks: Sequence[str] = TASKS) -> alt.Color:
+def task_colour(tasks: Sequence[str] = TASKS, channel: Any = alt.Color) -> Any:
     """Return the colour of tasks, with no legend: panels say which is which."""
-    return alt.Color("task:N", scale=_scale(TASK_COLOURS, tasks), legend=None)
+    return channel("task:N", scale=_scale(TASK_COLOURS, tasks), legend=None)
 
 
 def task_shape(tasks: Sequence[str] = TASKS) -> alt.Shape:
@@ -287,6 +288,16 @@ def role_colour(roles: Sequence[str]) -> alt.Color:
 def role_shape(roles: Sequence[str]) -> alt.Shape:
     """Return the shape of roles."""
     return alt.Shape("role:N", scale=_scale(ROLE_SHAPES, roles), legend=role_legend(roles))
+
+
+def opacity_of(number: int) -> float:
+    """Return an opacity at which a crowd of points still shows where it is dense."""
+    return 0.9 if number <= 50 else 0.6 if number <= 200 else 0.35
+
+
+def fading(number: int) -> Any:
+    """Return that opacity for the many, and full colour for best and default."""
+    return alt.condition(alt.datum.role == "other", alt.value(opacity_of(number)), alt.value(1))
 
 
 def role_dash(roles: Sequence[str]) -> alt.StrokeDash:

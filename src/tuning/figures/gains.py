@@ -103,15 +103,15 @@ def draw_gains(analysis: StudyAnalysis) -> Any:
         band.transform_filter(f"{alt.datum.role == 'default'} && {alt.datum.reading == 'strict'}"),
         zero_rule(base),
         interval,
-        *(_marks(base, y, offset, reading) for reading in ("strict", "choice")),
+        _marks(base, y, offset),
     ]
     chart = alt.layer(*layers).properties(width=PANEL, height=alt.Step(24, **{"for": "position"}))
     faceted = chart.facet(column=task_columns(), spacing=18).resolve_scale(x="independent")
     return titled(faceted, GAINS.title, analysis, _gains_says(analysis), width_of(names, PANELS))
 
 
-def _marks(base: Any, y: alt.Y, offset: alt.YOffset, reading: str) -> Any:
-    """Return the points of one reading: strict filled, choice hollow."""
+def _marks(base: Any, y: alt.Y, offset: alt.YOffset) -> Any:
+    """Return the points of both readings: strict filled, choice hollow."""
     texts = [
         ("configuration", "configuration"),
         ("task", "task"),
@@ -120,16 +120,17 @@ def _marks(base: Any, y: alt.Y, offset: alt.YOffset, reading: str) -> Any:
         ("words", "words"),
         ("basis", "interval over"),
     ]
-    numbers = tips(("gain", "gain"), ("low", "low"), ("high", "high"), texts=texts)
-    mark = base.mark_point(filled=reading == "strict", size=55, opacity=1, strokeWidth=1.6)
-    return mark.encode(
+    is_strict = alt.datum.reading == "strict"
+    return base.mark_point(size=55, opacity=1, strokeWidth=1.6).encode(
         y=y,
         yOffset=offset,
         x="gain:Q",
         color=task_colour(),
+        fill=task_colour(channel=alt.Fill),
+        fillOpacity=alt.condition(is_strict, alt.value(1), alt.value(0)),
         shape=task_shape(),
-        tooltip=numbers,
-    ).transform_filter(alt.datum.reading == reading)
+        tooltip=tips(("gain", "gain"), ("low", "low"), ("high", "high"), texts=texts),
+    )
 
 
 def _basis_dash(data: pd.DataFrame) -> alt.StrokeDash:

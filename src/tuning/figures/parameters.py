@@ -11,6 +11,7 @@ import pandas as pd
 
 from tuning.analysis.configurations import ConfigurationSummary
 from tuning.analysis.effects import DirectEffect
+from tuning.analysis.influence import Influence
 from tuning.config import key_of, value_at
 from tuning.errors import ConfigError
 from tuning.figures.figure import (
@@ -59,6 +60,8 @@ class Axis(NamedTuple):
 
 def _axes(analysis: StudyAnalysis) -> list[Axis]:
     rows = analysis.configurations
+    if not rows:
+        return []
     names = sorted({name for row in rows for name in row.parameters})
     axes = [_axis(name, [_value(analysis, row, name) for row in rows]) for name in names]
     axes = [axis for axis in axes if len(set(map(short, axis.values))) > 1]
@@ -90,8 +93,9 @@ def _scaled(numbers_N: np.ndarray) -> np.ndarray:
     if numbers_N.min() > 0 and numbers_N.max() / numbers_N.min() >= 8:
         candidates.append(np.log(numbers_N))
     heights = [(x - x.min()) / np.ptp(x) if np.ptp(x) else np.full(len(x), 0.5) for x in candidates]
-    distinct = [np.unique(x) for x in heights]
-    uneven = [abs(float(np.median(x)) - 0.5) for x in distinct]
+    # Of many draws each counts; of a few chosen values each once, however often it was kept.
+    is_drawn = len(np.unique(numbers_N)) > 10
+    uneven = [abs(float(np.median(x if is_drawn else np.unique(x))) - 0.5) for x in heights]
     return heights[int(np.argmin(uneven))]
 
 
@@ -259,7 +263,7 @@ def influence_data(analysis: StudyAnalysis) -> pd.DataFrame:
     Effects are in points (of the objective: hundredths), importances in percent. A study has
     effects if it changed one value at a time, else importances if it had trials enough.
     """
-    rows = _effect_rows(analysis.effects) or _importance_rows(getattr(analysis, "influences", ()))
+    rows = _effect_rows(analysis.effects) or _importance_rows(analysis.influences)
     return table(rows, INFLUENCE_COLUMNS)
 
 
@@ -288,7 +292,7 @@ def _effect_rows(effects: Sequence[DirectEffect]) -> list[dict[str, Any]]:
     ]
 
 
-def _importance_rows(influences: Sequence[Any]) -> list[dict[str, Any]]:
+def _importance_rows(influences: Sequence[Influence]) -> list[dict[str, Any]]:
     rows = []
     for found in influences:
         if found.importance is None:
@@ -303,7 +307,7 @@ def _importance_rows(influences: Sequence[Any]) -> list[dict[str, Any]]:
                 "name": elided(found.parameter),
                 "effect": 100 * found.importance,
                 "q_value": None,
-                "is_clear": ends["noise"] is None or 100 * found.importance > ends["noise"],
+                "is_clear": found.is_above_noise,
                 **ends,
             }
         )
@@ -367,8 +371,10 @@ def _influence_says(analysis: StudyAnalysis, data: pd.DataFrame) -> list[str]:
     if data["kind"].iloc[0] == IMPORTANCE:
         return [
             "Importance: share of the variance of being among the best that a hyperparameter "
-            "explains by itself. Bars: 95 % intervals. Upright: what chance alone reaches.",
-            "Filled: above that; hollow: not.",
+            "explains by itself (PED-ANOVA).",
+            "Bars: 95 % intervals. Upright: what chance alone reaches once in 20 times.",
+            "Filled: above it; hollow: not.",
+            f"{span((f.num_configurations for f in analysis.influences), 'configurations')}.",
         ]
     tests = len(analysis.effects)
     false = sum(effect.q_value < 0.05 for effect in analysis.effects)

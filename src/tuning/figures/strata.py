@@ -9,6 +9,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
+from tuning.analysis.formats import signed_points
 from tuning.analysis.strata import Stratum
 from tuning.figures.figure import (
     BLUE,
@@ -23,7 +24,7 @@ from tuning.figures.figure import (
     elided,
     inline,
     natural,
-    signed,
+    panel_title,
     span,
     table,
     tips,
@@ -83,21 +84,21 @@ def strata_data(analysis: StudyAnalysis) -> pd.DataFrame:
 
 def _stratum_row(stratum: Stratum, column: str) -> dict[str, Any]:
     has_zero = stratum.low <= 0 <= stratum.high
-    gain = 100 * stratum.gain
+    gain = signed_points(stratum.gain)
     return {
         "configuration": stratum.label,
         "task": stratum.task,
         "column": column,
         "value": stratum.value,
         "name": f"{HEADINGS[column]}: {elided(_said(stratum.value), 30)}",
-        "gain": gain,
+        "gain": 100 * stratum.gain,
         "low": 100 * stratum.low,
         "high": 100 * stratum.high,
         "choice": None if stratum.choice_gain is None else 100 * stratum.choice_gain,
         "items": stratum.num_items,
         "words": stratum.num_words,
         "has_zero": has_zero,
-        "label": f"{signed(gain)} {UNCLEAR}" if has_zero else signed(gain),
+        "label": f"{gain} {UNCLEAR}" if has_zero else gain,
     }
 
 
@@ -155,11 +156,6 @@ def _strata_panel(data: pd.DataFrame, label: str, is_first: bool) -> Any:
     ]
     chart = alt.layer(*layers).properties(width=210, height=alt.Step(19))
     return chart.properties(title=panel_title(label))
-
-
-def panel_title(label: str) -> alt.TitleParams:
-    """Return the heading of one configuration's panel."""
-    return alt.TitleParams(text=elided(label, 34), fontSize=12, anchor="start", offset=6)
 
 
 def _with_gaps(data: pd.DataFrame) -> list[str]:
