@@ -16,6 +16,7 @@ from typing import Any
 
 import pandas as pd
 from pydantic import TypeAdapter, ValidationError
+from scipy import special
 
 from tuning import files
 from tuning.analysis.answers import StudyAnswers, TrialAnswers, read_answers
@@ -50,6 +51,7 @@ from tuning.ranking import Contender
 from tuning.records import TrialRecord, TrialStatus
 from tuning.scoring import METRIC_PREFIX, Focus, calculate_transfer_score
 from tuning.search_space import Strategy
+from tuning.statistics import CONFIDENCE
 from tuning.study import (
     StudySpec,
     existing_spec,
@@ -306,6 +308,9 @@ def _curve(
     sizes = config.evaluation_config
     # The monitor suite is a part of the final one, so its gains vary as much more as it is smaller.
     scale = (sizes.num_words / sizes.num_monitor_words) ** 0.5
+    # A band for the whole curve: as many looks as evaluations after the first (Bonferroni).
+    looks = max(1, len(on_the_way) - 1)
+    scale *= float(special.ndtri(1 - (1 - CONFIDENCE) / 2 / looks))
     return Curve(
         label=Contender(parameters=record.parameters, trial_ids=[], objectives=[]).label,
         trial_id=record.trial_id,
@@ -319,14 +324,11 @@ def _curve(
         },
         num_words=sizes.num_monitor_words,
         noise={
-            task.value: _Z * scale * word_variance(answers.gains[task, STRICT]) ** 0.5
+            task.value: scale * word_variance(answers.gains[task, STRICT]) ** 0.5
             for task in EVALUATED_TASKS
             if (task, STRICT) in answers.gains
         },
     )
-
-
-_Z = 1.959963984540054
 
 
 # --- the default and the best, item by item ---------------------------------------------------
