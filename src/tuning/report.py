@@ -99,7 +99,7 @@ def render(
             captions={name: visualization.FIGURES[name].caption(analysis) for name in charts},
             placed=PLACED,
             sections=SECTIONS,
-            javascript=_javascript() if charts else "",
+            javascript=Markup(visualization.javascript()) if charts else "",
             style=_file("report.css"),
             script=_file("report.js"),
             data=Markup(_json_in_html(data)),
@@ -198,11 +198,6 @@ def _json_in_html(value: Any) -> str:
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text
-
-
-@functools.cache
-def _javascript() -> Markup:
-    return Markup(visualization.javascript())
 
 
 def _file(name: str) -> Markup:
