@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,18 +14,21 @@ from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from tuning import statistics
+from tuning.scoring import calculate_transfer_score
 from tuning.statistics import (
     Interval,
     TooFewWordsError,
+    benjamini_hochberg,
+    clustered_difference_interval,
     clustered_interval,
+    critical_correlation,
     detectable_gain,
     holm,
-    interval_from_spread,
     mcnemar_p_value,
     paired_gain,
+    pearson,
+    spearman,
     t_interval,
-    t_p_value,
     wilson_interval,
 )
 
@@ -134,8 +139,9 @@ def test_the_t_interval_by_a_printed_table() -> None:
     assert t_interval([1, 2, 3]) == pytest.approx(
         (2 - 4.303 / 3**0.5, 2 + 4.303 / 3**0.5), abs=1e-3
     )
-    low, high = statistics.interval_from_spread(0.5, 0.1, 5, 4)
-    assert (low, high) == pytest.approx((0.5 - 0.2776 / 5**0.5, 0.5 + 0.2776 / 5**0.5), abs=1e-4)
+    assert t_interval([0.4, 0.4, 0.5, 0.6, 0.6]) == pytest.approx(
+        (0.5 - 2.776 * 0.1 / 5**0.5, 0.5 + 2.776 * 0.1 / 5**0.5), abs=1e-4
+    )
 
 
 def test_one_seed_has_no_spread() -> None:
@@ -326,19 +332,174 @@ def test_zero_is_excluded_only_when_it_lies_outside(
     assert Interval(low, high).excludes_zero() is excludes
 
 
-@settings(max_examples=40)
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+# --- many tests at once -------------------------------------------------------------------------
+
+P_VALUES = st.lists(st.floats(0, 1), min_size=1, max_size=25)
+
+
+@given(P_VALUES)
+@settings(max_examples=12, deadline=None)
 def test_holm_is_that_of_statsmodels(p_values: list[float]) -> None:
-    expected = multipletests(p_values, 0.05, method="holm")[0]
-    # At a tie with the limit rounding decides; elsewhere both must agree.
-    ranked = sorted(p_values)
-    limits = [0.05 / (len(ranked) - i) for i in range(len(ranked))]
-    if all(abs(p - limit) > 1e-12 for p, limit in zip(ranked, limits, strict=True)):
-        assert holm(p_values) == list(expected)
+    expected = multipletests(p_values, 0.05, method="holm")[1]
+    assert holm(p_values) == pytest.approx(list(expected))
 
 
-def test_t_p_value_agrees_with_its_interval() -> None:
-    for mean in (0.1, 0.43, 0.9):
-        interval = interval_from_spread(mean, 0.1, 1, 2)
-        assert interval.excludes_zero() == (t_p_value(mean, 0.1, 1, 2) < 0.05)
-    assert t_p_value(0.430265, 0.1, 1, 2) == pytest.approx(0.05, abs=1e-4)
+@given(P_VALUES)
+@settings(max_examples=12, deadline=None)
+def test_benjamini_hochberg_is_that_of_statsmodels_and_scipy(p_values: list[float]) -> None:
+    found = benjamini_hochberg(p_values)
+    assert found == pytest.approx(list(multipletests(p_values, 0.05, method="fdr_bh")[1]))
+    assert found == pytest.approx(list(stats.false_discovery_control(p_values, method="bh")))
+
+
+def test_holm_by_hand() -> None:
+    # Four tests: .01 * 4, .02 * 3, and .03 * 2 = .04 * 1 raised to what stands before them.
+    assert holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert holm([0.9, 0.8]) == [1.0, 1.0], "no p is above 1"
+    assert holm([]) == benjamini_hochberg([]) == []
+
+
+def test_benjamini_hochberg_gives_the_published_example() -> None:
+    """Benjamini and Hochberg (1995), 15 endpoints of thrombolysis: q .05 rejects four, Holm three."""
+    p_values = [0.0001, 0.0004, 0.0019, 0.0095, 0.0201, 0.0278, 0.0298, 0.0344, 0.0459, 0.3240]
+    p_values += [0.4262, 0.5719, 0.6528, 0.7590, 1.0000]
+    assert sum(q <= 0.05 for q in benjamini_hochberg(p_values)) == 4
+    assert sum(p <= 0.05 for p in holm(p_values)) == 3
+
+
+@given(P_VALUES, st.randoms(use_true_random=False))
+@settings(max_examples=40, deadline=None)
+def test_adjusted_values_follow_their_own_whatever_the_order(
+    p_values: list[float], rng: Any
+) -> None:
+    order = list(range(len(p_values)))
+    rng.shuffle(order)
+    for adjust in (holm, benjamini_hochberg):
+        straight, shuffled = adjust(p_values), adjust([p_values[i] for i in order])
+        assert shuffled == pytest.approx([straight[i] for i in order])
+        assert all(p <= q + 1e-12 for p, q in zip(p_values, straight, strict=True))
+        ranked = sorted(zip(p_values, straight, strict=True))
+        assert all(a[1] <= b[1] for a, b in itertools.pairwise(ranked))
+    both = zip(benjamini_hochberg(p_values), holm(p_values), strict=True)
+    assert all(q <= p + 1e-12 for q, p in both), "a false discovery rate costs less than a family"
+
+
+# --- correlations -------------------------------------------------------------------------------
+
+PAIRS = st.lists(st.tuples(st.integers(-9, 9), st.integers(-9, 9)), min_size=4, max_size=25).filter(
+    lambda pairs: all(len(set(side)) > 1 for side in zip(*pairs, strict=True))
+)
+
+
+@given(PAIRS)
+@settings(max_examples=60, deadline=None)
+def test_correlations_are_those_of_scipy(pairs: list[tuple[int, int]]) -> None:
+    a, b = ([float(x) for x in side] for side in zip(*pairs, strict=True))
+    linear, ranks = pearson(a, b), spearman(a, b)
+    wanted = stats.pearsonr(a, b)
+    assert linear.value == pytest.approx(wanted.statistic)
+    assert linear.p_value == pytest.approx(wanted.pvalue)
+    assert ranks.value == pytest.approx(stats.spearmanr(a, b).statistic)
+    assert ranks.value == pytest.approx(pearson(stats.rankdata(a), stats.rankdata(b)).value)
+    for found in (linear, ranks):
+        assert -1 <= found.interval.low <= found.value <= found.interval.high <= 1
+    if abs(linear.value) < 1 - 1e-9:
+        half = 1.959963984540054 / math.sqrt(len(a) - 3)
+        ends = np.tanh([math.atanh(linear.value) - half, math.atanh(linear.value) + half])
+        assert linear.interval == pytest.approx(tuple(ends))
+
+
+def test_spearman_by_hand() -> None:
+    # Ranks 1..5 against 2, 1, 4, 3, 5: sum of squared differences 4, 1 - 6 * 4 / (5 * 24) = .8.
+    found = spearman([10, 20, 30, 40, 50], [2, 1, 4, 3, 5])
+    assert found.value == pytest.approx(0.8)
+    # Bonett and Wright (2000): atanh(.8) = 1.0986; 1.96 * sqrt((1 + .32) / 2) = 1.5923.
+    half = 1.959964 * math.sqrt((1 + 0.8**2 / 2) / 2)
+    assert found.interval == pytest.approx(
+        (math.tanh(1.0986123 - half), math.tanh(1.0986123 + half)), abs=1e-6
+    )
+    # t = .8 * sqrt(3 / (1 - .64)) = 2.3094 on 3 degrees of freedom.
+    assert found.p_value == pytest.approx(2 * stats.t.sf(2.309401, 3), abs=1e-6)
+    assert found.p_value == pytest.approx(0.104, abs=5e-4)
+
+
+def test_pearson_gives_a_published_example() -> None:
+    """Anscombe (1973): his four sets of 11 pairs all have r = .816, and look quite unlike."""
+    x = [10, 8, 13, 9, 11, 14, 6, 4, 12, 7, 5]
+    y = [8.04, 6.95, 7.58, 8.81, 8.33, 9.96, 7.24, 4.26, 10.84, 4.82, 5.68]
+    found = pearson(x, y)
+    assert found.value == pytest.approx(0.816, abs=5e-4)
+    assert found.p_value == pytest.approx(0.00217, abs=5e-6)
+    assert found.interval == pytest.approx((0.424, 0.951), abs=1e-3)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("runs", [4, 5, 8, 30])
+def test_a_perfect_order_in_a_sample_is_no_certainty(runs: int, sign: int) -> None:
+    """One of `runs`! orders is perfect, and one the reverse: so often chance makes one of them."""
+    a = np.arange(runs, dtype=float)
+    found = spearman(list(a), list(sign * a**2))
+    assert found.value == sign
+    assert found.p_value == pytest.approx(2 / math.factorial(runs), rel=1e-6)
+    near, far = sorted(found.interval, key=abs, reverse=True)
+    assert near == sign
+    # With two neighbours swapped it would be so much, which is the next smaller there is.
+    swapped = 1 - 12 / (runs**3 - runs)
+    half = 1.959963984540054 * math.sqrt((1 + swapped**2 / 2) / (runs - 3))
+    assert far == pytest.approx(sign * math.tanh(math.atanh(swapped) - half))
+
+
+@pytest.mark.parametrize("correlate", [pearson, spearman])
+@pytest.mark.parametrize(
+    ("a", "b"), [([1, 2, 3], [1, 2, 3]), ([1, 1, 1, 1], [1, 2, 3, 4]), ([1, 2, 3, 4], [0] * 4)]
+)
+def test_what_does_not_vary_has_no_correlation(
+    correlate: Any, a: list[float], b: list[float]
+) -> None:
+    with pytest.raises(ValueError, match="at least 4 pairs that vary on both sides"):
+        correlate(a, b)
+
+
+@pytest.mark.parametrize(
+    ("runs", "r"), [(5, 0.88), (8, 0.71), (10, 0.63), (15, 0.51), (20, 0.44), (30, 0.36)]
+)
+def test_the_correlation_that_is_needed_is_that_of_the_printed_table(runs: int, r: float) -> None:
+    assert round(critical_correlation(runs), 2) == r
+
+
+@given(st.integers(4, 40), st.integers(0, 10_000))
+@settings(max_examples=40, deadline=None)
+def test_p_is_below_5_percent_just_above_the_critical_correlation(runs: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    a = rng.normal(size=runs)
+    b = a * rng.uniform(-1, 1) + rng.normal(size=runs) * rng.uniform(0.1, 1)
+    for found in (pearson(a, b), spearman(a, b)):
+        if abs(found.p_value - 0.05) > 1e-6 and abs(found.value) < 1:
+            assert (found.p_value < 0.05) == (abs(found.value) > critical_correlation(runs))
+
+
+# --- the bootstrap is scipy's -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["accuracy", "gain"])
+def test_the_bootstrap_over_words_is_that_of_scipy(kind: str) -> None:
+    rng = np.random.default_rng(8)
+    skill_W = rng.random(150)
+    before, after = (rng.random((150, 3)) < skill_W[:, None] for _ in range(2))
+    values = (after if kind == "accuracy" else after.astype(float) - before).astype(float)
+    ours = (clustered_interval if kind == "accuracy" else clustered_difference_interval)(
+        values.ravel(), np.repeat(np.arange(150), 3)
+    )
+    # With equally many items a word, the mean over items is that over words.
+    wanted = stats.bootstrap(
+        (values.mean(axis=1),), np.mean, n_resamples=20_000, method="percentile", random_state=1
+    ).confidence_interval
+    width = wanted.high - wanted.low
+    assert ours == pytest.approx((wanted.low, wanted.high), abs=0.06 * width)
+
+
+# --- the score ----------------------------------------------------------------------------------
+
+
+def test_the_transfer_score_of_the_specification() -> None:
+    assert calculate_transfer_score(0.85, 0.75, 0.70) == pytest.approx(0.870, abs=1e-12)

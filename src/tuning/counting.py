@@ -17,7 +17,7 @@ class Size(NamedTuple):
     """How large a space is. Infinite sizes are None."""
 
     num_configurations: int | None
-    """One-at-a-time: the default and its variations. Else: the points."""
+    """One-at-a-time, listed: the default and its variations. Else: the points. Without arms."""
     num_trials: int
     """Seeds and the default included."""
 
@@ -30,7 +30,7 @@ def size_of(space: SearchSpace, base: ExperimentConfig) -> Size:
     """
     plan = Plan(space, base, 1.0, 0)
     points = space.points()
-    if space.strategy is Strategy.ONE_AT_A_TIME:
+    if space.strategy in (Strategy.ONE_AT_A_TIME, Strategy.LISTED):
         return Size(plan.num_configurations + 1, plan.num_trials)
     return Size(points.count if points.is_countable else None, plan.num_trials)
 
@@ -58,13 +58,15 @@ def unique_trainings(space: SearchSpace, base: ExperimentConfig) -> UniqueTraini
         ConfigError: The space breaks a law.
     """
     check_space(space, base=base)
-    if space.strategy is Strategy.ONE_AT_A_TIME:
+    if space.strategy in (Strategy.ONE_AT_A_TIME, Strategy.LISTED):
         one_each = space.model_copy(update={"replicates": 1, "replicates_of_default": 1})
         configs = [p.config for p in Plan(one_each, base, 1.0, 0)]
         return _distinct(configs)
     points = space.points()
     if not points.is_countable:
         return None
+    # Other arms of the default train what no point does, for no point varies the arm.
+    num_arms = len(set(space.arms) - {base.spelling_config.arm})
     num_weights = num_trainings = 1
     for group in _tied(points):
         found = _distinct_of_group(group, base)
@@ -72,7 +74,7 @@ def unique_trainings(space: SearchSpace, base: ExperimentConfig) -> UniqueTraini
             return None
         num_weights *= found.num_weights
         num_trainings *= found.num_trainings
-    return UniqueTrainings(num_weights, num_trainings)
+    return UniqueTrainings(num_weights + num_arms, num_trainings + num_arms)
 
 
 _MAX_LISTED = 5_000

@@ -8,15 +8,11 @@ answer is kept and given again.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
-
-from pydantic import TypeAdapter, ValidationError
+from collections.abc import Sequence
 
 from tuning import files, measures
 from tuning.config import ExperimentConfig
-from tuning.errors import ResultsError, UserError
+from tuning.errors import UserError
 from tuning.evaluation.bench import Bench, new_bench
 from tuning.evaluation.one_pass import OnProgress
 from tuning.evaluation.stored import evaluate_adapter, evaluate_base
@@ -28,22 +24,16 @@ from tuning.model.machine import quiet_libraries, threads
 from tuning.paths import ResultsRoot
 from tuning.ranking import Contender
 from tuning.records import TrialRecord
-from tuning.study import StudySpec, contenders, load_study, ranking
+from tuning.study import (
+    FinalTest,
+    StudySpec,
+    contenders,
+    load_study,
+    ranking,
+    stored_tests,
+)
 from tuning.tasks.splits import Split, split_subjects
 from tuning.tasks.stream import read_training_text
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FinalTest:
-    """What one configuration scores on the test split."""
-
-    label: str
-    parameters: Mapping[str, Any]
-    seeds: Mapping[str, Mapping[str, TaskResult]]
-    """For each of its trials: each task before and after."""
-
-
-_STORED = TypeAdapter(list[FinalTest])
 
 
 def read_test_split(
@@ -64,7 +54,7 @@ def read_test_split(
     spec, records = load_study(root, name)
     folder = root.study(name)
     with files.exclusive_lock(folder.lock, f"study {name}"):
-        stored = _stored(root, name)
+        stored = stored_tests(root, name)
         known = {files.sha256_of_json(dict(test.parameters)): test for test in stored}
         reported = _reported(spec, records)
         for contender in reported:
@@ -91,16 +81,6 @@ def _reported(spec: StudySpec, records: Sequence[TrialRecord]) -> list[Contender
         raise UserError(f"study {spec.name}: no trial has completed, so there is nothing to report")
     best = ranked[0].contender
     return [best, *(c for c in contenders(spec, records) if c.is_default and not best.is_default)]
-
-
-def _stored(root: ResultsRoot, name: str) -> list[FinalTest]:
-    path = root.study(name).final_test
-    if not path.exists():
-        return []
-    try:
-        return _STORED.validate_python(files.read_json(path))
-    except ValidationError as error:
-        raise ResultsError(f"{path} is damaged: {error.errors()[0]['msg']}") from error
 
 
 def _read(

@@ -19,6 +19,7 @@ from tuning.config import (
     ExperimentConfig,
     Place,
     build,
+    key_of,
     save,
     step_scaled,
     value_at,
@@ -32,7 +33,7 @@ from tuning.paths import DEFAULT_CONFIG_DIR, checked_name, shipped_config_dir
 from tuning.points import Point
 from tuning.samplers import Seen, draws, propose, sampler_of
 from tuning.schema import law_of_error
-from tuning.search_space import RANGES, Range, SearchSpace, Strategy
+from tuning.search_space import ARM, RANGES, Range, SearchSpace, Strategy
 from tuning.space_laws import check_space
 
 HPARAM_CANDIDATES: Mapping[str, tuple[Any, ...]] = {
@@ -233,8 +234,11 @@ class Plan(Sequence[Proposal]):
         self._step_scale, self._first_seed = step_scale, first_seed
         self._points = space.points()
         self._raw = base.model_dump(mode="json")
-        self._default = self._point_at({})
+        self._default = self.point_of({})
         self._num_defaults = max(space.replicates, space.replicates_of_default)
+        own = base.spelling_config.arm
+        self._controls = [{ARM: arm.value} for arm in space.arms if arm is not own]
+        self._num_first = self._num_defaults * (1 + len(self._controls))
 
     def check_sampler(self) -> None:
         """Have the sampler made once, so that a mistake in its name is told before any trial.
@@ -263,9 +267,9 @@ class Plan(Sequence[Proposal]):
 
     @functools.cached_property
     def num_configurations(self) -> int:
-        """Configurations beside the default."""
+        """Configurations beside the default and its other arms."""
         strategy = self._space.strategy
-        if strategy is Strategy.ONE_AT_A_TIME:
+        if strategy in (Strategy.ONE_AT_A_TIME, Strategy.LISTED):
             return len(self._variations)
         if strategy is Strategy.GRID:
             return self._points.count - (self._place_of_default is not None)
@@ -277,7 +281,12 @@ class Plan(Sequence[Proposal]):
     @property
     def num_trials(self) -> int:
         """Number of trials, seeds of the default included; may be larger than a length can be."""
-        return self._num_defaults + self.num_configurations * self._space.replicates
+        return self._num_first + self.num_configurations * self._space.replicates
+
+    @property
+    def last_seed(self) -> int:
+        """The largest seed of any trial."""
+        return self._first_seed + self._num_defaults - 1
 
     def __len__(self) -> int:
         return self.num_trials
@@ -289,16 +298,18 @@ class Plan(Sequence[Proposal]):
         index += self.num_trials if index < 0 else 0
         if not 0 <= index < self.num_trials:
             raise IndexError(index)
-        if index < self._num_defaults:
-            return self._proposal(index, {}, self._first_seed + index)
+        if index < self._num_first:
+            arm, replicate = divmod(index, self._num_defaults)
+            parameters = self._controls[arm - 1] if arm else {}
+            return self._proposal(index, parameters, self._first_seed + replicate)
         # All configurations with the first seed, then all with the next: a study that is stopped
         # early has tried them all.
-        replicate, number = divmod(index - self._num_defaults, self.num_configurations)
+        replicate, number = divmod(index - self._num_first, self.num_configurations)
         return self._proposal(index, self._point(number), self._first_seed + replicate)
 
     def known(self) -> Iterator[Proposal]:
         """Yield the trials that follow from no result."""
-        last = self._num_defaults if self.is_adaptive else self.num_trials
+        last = self._num_first if self.is_adaptive else self.num_trials
         return (self[index] for index in range(last))
 
     def propose(self, index: int, results: Sequence[Result]) -> Proposal:
@@ -307,15 +318,17 @@ class Plan(Sequence[Proposal]):
         Raises:
             ConfigError: The sampler fails, or no point is left.
         """
-        if not self.is_adaptive or index < self._num_defaults:
+        if not self.is_adaptive or index < self._num_first:
             proposal: Proposal = self[index]
             return proposal
-        number, replicate = divmod(index - self._num_defaults, self._space.replicates)
+        number, replicate = divmod(index - self._num_first, self._space.replicates)
         seed = self._first_seed + replicate
         if replicate:
             return self._proposal(index, results[-1].proposal.parameters, seed)
         seen = [
-            Seen(self._point_at(r.proposal.parameters), r.objectives, r.is_running) for r in results
+            Seen(self.point_of(r.proposal.parameters), r.objectives, r.is_running)
+            for r in results
+            if r.proposal.parameters not in self._controls
         ]
         sampler, own_seed = sampler_of(self._space), self._first_seed
         point = propose(sampler, self._points, number, own_seed, seen, self._default)
@@ -323,13 +336,13 @@ class Plan(Sequence[Proposal]):
 
     def again(self, index: int, parameters: Mapping[str, Any], seed: int) -> Proposal:
         """Return a trial that was proposed before, from what was remembered of it."""
-        return self._proposal(index, {**self._point_at({}), **parameters}, seed)
+        return self._proposal(index, {**self.point_of({}), **parameters}, seed)
 
     def _proposal(self, index: int, point: Mapping[str, Any], seed: int) -> Proposal:
         parameters = {
             name: value
             for name, value in point.items()
-            if value != value_at(self._raw, self._points.by_name[name].key)
+            if value != value_at(self._raw, key_of(name))
         }
         return Proposal(
             trial_id=f"{index:04d}-{sha256_of_json([parameters, seed])[:8]}",
@@ -338,14 +351,18 @@ class Plan(Sequence[Proposal]):
             config=configuration(self._base, parameters, seed, self._step_scale),
         )
 
-    def _point_at(self, parameters: Mapping[str, Any]) -> Point:
-        """Return the point of a configuration that differs from the default in some parameters."""
+    def point_of(self, parameters: Mapping[str, Any]) -> Point:
+        """Return the values of all parameters that exist in a configuration.
+
+        Args:
+            parameters: What differs from the default.
+        """
         at_default = {p.name: value_at(self._raw, p.key) for p in self._points.parameters}
         return self._points.existing({**at_default, **parameters})
 
     def _point(self, number: int) -> Point:
         strategy = self._space.strategy
-        if strategy is Strategy.ONE_AT_A_TIME:
+        if strategy in (Strategy.ONE_AT_A_TIME, Strategy.LISTED):
             return self._variations[number]
         if strategy is Strategy.GRID:
             place = self._place_of_default
@@ -356,12 +373,17 @@ class Plan(Sequence[Proposal]):
 
     @functools.cached_property
     def _variations(self) -> list[Point]:
+        if self._space.strategy is Strategy.LISTED:
+            return [point for point in self._points if not self._is_default(point)]
         return [
             {parameter.name: value}
             for parameter in self._points.parameters
             for value in map(parameter.value, range(parameter.num_values or 0))
             if value != value_at(self._raw, parameter.key)
         ]
+
+    def _is_default(self, point: Point) -> bool:
+        return all(value == value_at(self._raw, key_of(name)) for name, value in point.items())
 
     @functools.cached_property
     def _place_of_default(self) -> int | None:

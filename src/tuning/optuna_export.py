@@ -8,12 +8,13 @@ from datetime import datetime
 from typing import Any
 
 from tuning import files
-from tuning.config import value_at
+from tuning.config import key_of, value_at
 from tuning.jobs import read_progress
 from tuning.paths import ResultsRoot
 from tuning.pruning import Observation, metric_of
 from tuning.ranking import short
 from tuning.records import TrialRecord, TrialStatus
+from tuning.search_space import ARM
 from tuning.study import StudySpec
 
 
@@ -54,7 +55,11 @@ def export_study(spec: StudySpec, root: ResultsRoot, records: Sequence[TrialReco
 def _values(spec: StudySpec, record: TrialRecord) -> dict[str, Any]:
     """Return the value of every varied hyperparameter, in types that Optuna has."""
     raw = spec.config_of(record).model_dump(mode="json")
-    values = {p.name: value_at(raw, p.key) for p in spec.space.points().parameters}
+    keys = {p.name: p.key for p in spec.space.points().parameters}
+    if spec.space.arms:
+        # Without it a trial of another arm would look like the default.
+        keys[ARM] = key_of(ARM)
+    values = {name: value_at(raw, key) for name, key in keys.items()}
     return {n: v if isinstance(v, int | float | str) else short(v) for n, v in values.items()}
 
 

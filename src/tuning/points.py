@@ -284,6 +284,59 @@ class Points:
                 raise ConfigError(f"{name}: {shown(point[name])} is none of its values")
 
 
+class ListedPoints(Points):
+    """Points that a space lists itself: each gives values to some of the parameters."""
+
+    def __init__(self, parameters: Sequence[Parameter], listed: Sequence[Point]) -> None:
+        """Prepare.
+
+        Args:
+            parameters: Their values are those that stand in the list.
+            listed: All points, in order; none twice.
+        """
+        super().__init__(parameters)
+        self._listed = tuple(listed)
+
+    @functools.cached_property
+    def count(self) -> int:
+        """Number of points."""
+        return len(self._listed)
+
+    def at(self, index: int) -> Point:
+        """Return the point number `index`, from 0.
+
+        Raises:
+            ConfigError: There is no such point.
+        """
+        if not self.count:
+            raise ConfigError("the space lists no configuration: it is the default alone")
+        if not 0 <= index < self.count:
+            raise ConfigError(f"index must lie in [0, {self.count}), got {index}")
+        return dict(self._listed[index])
+
+    def index_of(self, point: Mapping[str, Any]) -> int:
+        """Return the number of a point.
+
+        Raises:
+            ConfigError: It is none of the list.
+        """
+        self.check(point)
+        return self._listed.index(dict(point))
+
+    def from_units(self, units: Sequence[float]) -> Point:
+        """Return the point at a place of the list: that of the first number in [0, 1)."""
+        return self.at(int(units[0] * self.count))
+
+    def check(self, point: Mapping[str, Any]) -> None:
+        """Refuse what is none of the list.
+
+        Raises:
+            ConfigError: It is none.
+        """
+        if dict(point) not in self._listed:
+            raise ConfigError(f"{shown(dict(point))} is none of the listed configurations")
+
+
 def _without_numpy(value: Any) -> Any:
     return value.item() if callable(getattr(value, "item", None)) else value
 

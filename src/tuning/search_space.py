@@ -11,13 +11,17 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from tuning.config import FLAT_OF, field_value, key_of, kind_of
 from tuning.errors import ConfigError
-from tuning.points import Condition, Parameter, Points
+from tuning.points import Condition, ListedPoints, Parameter, Point, Points
 from tuning.pruning import Pruning
 from tuning.schema import number_of
 from tuning.scoring import Focus
+from tuning.tasks.stream import Arm
 
 CANDIDATES = "HPARAM_CANDIDATES"
 RANGES = "HPARAM_RANGE"
+
+ARM = "arm"
+"""The name under which a trial of another arm than the study's own is recorded."""
 
 _FILE = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
@@ -31,6 +35,7 @@ class Strategy(StrEnum):
     GRID = "grid"
     RANDOM = "random"
     BAYESIAN = "bayesian"
+    LISTED = "listed"
 
     @property
     def draws(self) -> bool:
@@ -130,13 +135,17 @@ class SearchSpace(BaseModel):
     model_config = _FILE
 
     strategy: Annotated[Strategy, BeforeValidator(_with_underscores)] = Strategy.ONE_AT_A_TIME
-    """Vary one hyperparameter, all others at the default; or the whole product; or draws."""
+    """One hyperparameter varied at a time; or the whole product; or draws; or a list."""
     candidates: dict[str, list[Any]] = Field(alias=CANDIDATES, default_factory=dict)
     """Values of each hyperparameter; in one_at_a_time the default's own is not tried twice."""
     ranges: dict[str, Range] = Field(alias=RANGES, default_factory=dict)
     """Ranges of numeric hyperparameters."""
     conditions: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """``child: {parent: value or list of values}``: elsewhere the child stays at its default."""
+    configurations: list[dict[str, Any]] = Field(default_factory=list)
+    """With listed: what differs from the default in each; the default itself is not tried twice."""
+    arms: tuple[Arm, ...] = ()
+    """Arms that the default is trained in beside its own, each with the default's seeds."""
     num_trials: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] | None = None
     """Configurations that random and bayesian make beside the default; 20 if not given."""
     sampler: str | None = None
@@ -166,7 +175,10 @@ class SearchSpace(BaseModel):
 
     def points(self) -> Points:
         """Return the points of a space that breaks no law."""
-        return Points(parameters_of(self))
+        parameters = parameters_of(self)
+        if self.strategy is Strategy.LISTED:
+            return ListedPoints(parameters, _listed(self, parameters))
+        return Points(parameters)
 
 
 # --- its parameters -----------------------------------------------------------------------------
@@ -174,6 +186,8 @@ class SearchSpace(BaseModel):
 
 def parameters_of(space: SearchSpace) -> tuple[Parameter, ...]:
     """Return the parameters of a space that breaks no law."""
+    if space.strategy is Strategy.LISTED:
+        return _listed_parameters(space)
     made = []
     for name, values in space.candidates.items():
         key = key_of(name)
@@ -207,6 +221,34 @@ def parameters_of(space: SearchSpace) -> tuple[Parameter, ...]:
     return tuple(made)
 
 
+def _listed_parameters(space: SearchSpace) -> tuple[Parameter, ...]:
+    """Return what the listed configurations vary, in the order in which it comes up."""
+    values: dict[str, list[Any]] = {}
+    for configuration in space.configurations:
+        for key, value in legal_configuration(configuration).items():
+            known = values.setdefault(key, [])
+            if value not in known:
+                known.append(value)
+    return tuple(
+        Parameter(name=_canonical(key), key=key, values=tuple(own)) for key, own in values.items()
+    )
+
+
+def _listed(space: SearchSpace, parameters: Sequence[Parameter]) -> list[Point]:
+    listed = [legal_configuration(configuration) for configuration in space.configurations]
+    return [{p.name: own[p.key] for p in parameters if p.key in own} for own in listed]
+
+
+def legal_configuration(configuration: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a listed configuration by dotted keys, its values as their fields take them.
+
+    Raises:
+        ConfigError: A name is unknown or a value breaks its field's law.
+    """
+    keys = ((key_of(name), value) for name, value in configuration.items())
+    return {key: field_value(key, value) for key, value in keys}
+
+
 def _canonical(key: str) -> str:
     """Return the one name under which a hyperparameter is recorded, however a file writes it."""
     return FLAT_OF.get(key, key)
@@ -226,10 +268,11 @@ def _conditions(space: SearchSpace, key: str) -> tuple[Condition, ...]:
 
 def written_names(space: SearchSpace) -> dict[str, str]:
     """Return how a space writes each parameter, by its dotted key; unknown ones by themselves."""
-    found = {}
-    for name in (*space.candidates, *space.ranges):
+    found: dict[str, str] = {}
+    listed = (name for configuration in space.configurations for name in configuration)
+    for name in (*space.candidates, *space.ranges, *listed):
         try:
-            found[key_of(name)] = name
+            found.setdefault(key_of(name), name)
         except ConfigError:
             found[name] = name
     return found
@@ -265,11 +308,21 @@ _NOT_LEARNED["transfer_config.count_task_weight"] = _NOT_LEARNED[
 ]
 
 
+def not_learned(key: str) -> str | None:
+    """Return why a hyperparameter cannot change what is trained; None for one that can."""
+    if key == "transfer_config.eval_frequency":
+        return (
+            "changes how often a training is looked at, not the training; configurations that "
+            "differ in it alone share one training"
+        )
+    return _NOT_LEARNED.get(key)
+
+
 def notes(space: SearchSpace) -> list[str]:
     """Return what a user should know of parameters that are not really hyperparameters."""
     by_reason: dict[str, list[str]] = {}
-    for name in (*space.candidates, *space.ranges):
-        reason = _NOT_LEARNED.get(key_of(name))
+    for key in written_names(space):
+        reason = _NOT_LEARNED.get(key)
         if reason is not None:
-            by_reason.setdefault(reason, []).append(FLAT_OF[key_of(name)])
+            by_reason.setdefault(reason, []).append(FLAT_OF[key])
     return [f"{' and '.join(names)}: {reason}" for reason, names in by_reason.items()]

@@ -25,10 +25,19 @@ from tuning.config import (
 )
 from tuning.documents import Key, dotted
 from tuning.errors import ConfigError, nearest, shown
+from tuning.listed_laws import (
+    LISTED,
+    NO_PARAMETERS,
+    Broken,
+    broken_configurations,
+    broken_together,
+    broken_twins,
+)
 from tuning.points import Parameter, Point, Points, exists
 from tuning.pruning import broken_arguments
 from tuning.schema import Law, law_of_error
 from tuning.search_space import (
+    ARM,
     CANDIDATES,
     RANGES,
     SAMPLERS,
@@ -42,9 +51,6 @@ from tuning.search_space import (
     parameters_of,
     written_names,
 )
-
-Broken = tuple[Key, str]
-"""A key of the space, and what is wrong with it."""
 
 
 def check_space(
@@ -85,7 +91,8 @@ def _own_experiment(space: SearchSpace, place: Place | None) -> ExperimentConfig
 
 
 def _sound_part(space: SearchSpace, found: Sequence[Broken]) -> SearchSpace:
-    """Return the space without parameters and conditions that are broken by themselves."""
+    """Return the space without what is broken by itself: parameters, conditions, configurations."""
+    faulty = {key[1] for key, _ in found if key[0] == LISTED and len(key) > 1}
     broken = {key[1] for key, _ in found if key[0] in (CANDIDATES, RANGES) and len(key) > 1}
     has_conditions = not any(key[0] == "conditions" for key, _ in found)
     left = {*space.candidates, *space.ranges} - broken
@@ -98,6 +105,11 @@ def _sound_part(space: SearchSpace, found: Sequence[Broken]) -> SearchSpace:
                 for child, parents in space.conditions.items()
                 if has_conditions and _are_among(left, child, *parents)
             },
+            # Those left keep their numbers.
+            "configurations": [
+                {} if index in faulty else configuration
+                for index, configuration in enumerate(space.configurations)
+            ],
         }
     )
 
@@ -109,8 +121,17 @@ def _are_among(names: set[str], *wanted: str) -> bool:
 
 def _broken(space: SearchSpace) -> Iterator[Broken]:
     """Yield what is wrong with single parameters and conditions."""
-    if not space.candidates and not space.ranges:
-        yield (CANDIDATES,), f"the space is empty: {CANDIDATES} or {RANGES} must name a parameter"
+    if space.strategy is Strategy.LISTED:
+        yield from broken_configurations(space)
+    elif not space.candidates and not space.ranges:
+        yield (
+            (CANDIDATES,),
+            f"the space is empty: {CANDIDATES} or {RANGES} must name a parameter; the default "
+            f"alone is strategy: listed",
+        )
+    if space.configurations and space.strategy is not Strategy.LISTED:
+        yield (LISTED,), f"belongs to listed; {space.strategy} makes its own"
+    yield from _broken_arms(space)
     seen: dict[str, str] = {}
     named = [((CANDIDATES, name), name) for name in space.candidates]
     named += [((RANGES, name), name) for name in space.ranges]
@@ -120,8 +141,8 @@ def _broken(space: SearchSpace) -> Iterator[Broken]:
         except ConfigError as error:
             yield place, str(error)
             continue
-        if key in _NO_PARAMETERS:
-            yield place, f"is no hyperparameter: {_NO_PARAMETERS[key]}"
+        if key in NO_PARAMETERS:
+            yield place, f"is no hyperparameter: {NO_PARAMETERS[key]}"
         elif key in seen:
             yield place, f"is given twice, here and as {seen[key]}"
         elif place[0] == CANDIDATES:
@@ -134,11 +155,12 @@ def _broken(space: SearchSpace) -> Iterator[Broken]:
         yield ("pruning_arguments", name), law
 
 
-_NO_PARAMETERS = {
-    "training_config.seed": "seeds are repetitions; use replicates and the study's --seed",
-    "experiment_name": "every trial gets its own name",
-    "timestamp": "it is set at creation",
-}
+def _broken_arms(space: SearchSpace) -> Iterator[Broken]:
+    for index, arm in enumerate(space.arms):
+        if arm in space.arms[:index]:
+            yield ("arms", index), f"the arm {arm} stands twice"
+    if space.arms and key_of(ARM) in written_names(space):
+        yield ("arms",), f"does not go with {ARM} as a hyperparameter: leave one of them out"
 
 
 def _broken_candidates(place: Key, key: str, values: Sequence[Any]) -> Iterator[Broken]:
@@ -255,6 +277,8 @@ def _broken_condition(place: Key, space: SearchSpace, parent: str, wanted: Any) 
 
 
 def _broken_strategy(space: SearchSpace, raw: Mapping[str, Any]) -> Iterator[Broken]:
+    if space.strategy is Strategy.LISTED:
+        yield from broken_twins(space, raw)
     points = Points(parameters_of(space))
     at_base = {p.name: value_at(raw, p.key) for p in points.parameters}
     for parameter in points.parameters:
@@ -301,11 +325,12 @@ def _broken_list(space: SearchSpace, points: Points) -> Iterator[Broken]:
     many = sum(p.num_values or 0 for p in points.parameters)
     if space.strategy is Strategy.ONE_AT_A_TIME and many > MAX_VARIATIONS:
         yield (), f"makes {many:,} variations; one_at_a_time makes at most {MAX_VARIATIONS:,}"
+    made = "it lists" if space.strategy is Strategy.LISTED else "its values make"
     for name in ("num_trials", "sampler", "sampler_arguments"):
         if getattr(space, name):
             yield (
                 (name,),
-                f"belongs to random and bayesian; {space.strategy} makes what its values make",
+                f"belongs to random and bayesian; {space.strategy} makes what {made}",
             )
 
 
@@ -349,6 +374,9 @@ def _broken_sampler(space: SearchSpace) -> Iterator[Broken]:
 
 def _broken_combinations(space: SearchSpace, raw: Mapping[str, Any]) -> Iterator[Broken]:
     """Yield combinations of values that are legal by themselves and together break a law."""
+    if space.strategy is Strategy.LISTED:
+        yield from broken_together(space, raw)
+        return
     parameters = parameters_of(space)
     for law in LAWS:
         involved = [p for p in parameters if p.key in law.keys]

@@ -233,18 +233,26 @@ def spearman(a: Sequence[float], b: Sequence[float]) -> Correlation:
     """Return Spearman's rank correlation.
 
     The interval is Fisher's with the standard error of Bonett and Wright (2000),
-    ``sqrt((1 + r**2 / 2) / (n - 3))``.
+    ``sqrt((1 + r**2 / 2) / (n - 3))``. Of a perfect order it is that of the next smaller value, and
+    the p is that of chance: both know no doubt otherwise.
 
     Raises:
         ValueError: Fewer than 4 pairs, or one side does not vary.
     """
     found = stats.spearmanr(*_varying(a, b))
-    r = float(np.clip(found.statistic, -1, 1))
-    if abs(r) == 1:
-        return Correlation(r, Interval(r, r), float(found.pvalue))
-    half = float(stats.norm.ppf((1 + CONFIDENCE) / 2)) * np.sqrt((1 + r**2 / 2) / (len(a) - 3))
+    r, n = float(np.clip(found.statistic, -1, 1)), len(a)
+    swapped = 1 - 12 / (n**3 - n)
+    if 1 - abs(r) > 1e-9:
+        return Correlation(r, _bonett_wright(r, n), float(found.pvalue))
+    far = _bonett_wright(swapped, n).low
+    interval = Interval(far, 1.0) if r > 0 else Interval(-1.0, -far)
+    return Correlation(float(np.sign(r)), interval, 2 / float(special.factorial(n)))
+
+
+def _bonett_wright(r: float, num_pairs: int) -> Interval:
+    half = float(special.ndtri((1 + CONFIDENCE) / 2)) * np.sqrt((1 + r**2 / 2) / (num_pairs - 3))
     low, high = np.tanh([np.arctanh(r) - half, np.arctanh(r) + half])
-    return Correlation(r, Interval(float(low), float(high)), float(found.pvalue))
+    return Interval(float(low), float(high))
 
 
 def _varying(a: Sequence[float], b: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from tuning import files
 from tuning.config import ExperimentConfig
 from tuning.errors import NotFoundError, ResultsError, nearest
 from tuning.grid import Plan, configuration
+from tuning.measures import TaskResult
 from tuning.paths import RESERVED_STUDY_NAMES, ResultsRoot, StudyFolder
 from tuning.ranking import Contender, Ranked, rank
 from tuning.records import TrialRecord, TrialStatus, read_record
@@ -45,6 +47,8 @@ class StudySpec(BaseModel):
     """Weights of position and count in the score; the focus's own if not given."""
     rescored_from: str | None = None
     """The study whose answers this one scores anew."""
+    confirms: str | None = None
+    """The study whose winners this one trains again on fresh seeds."""
 
     def plan(self) -> Plan:
         """Return the trials of the study, in order."""
@@ -261,3 +265,34 @@ def is_control(spec: StudySpec, contender: Contender) -> bool:
 def ranking(spec: StudySpec, records: Sequence[TrialRecord]) -> list[Ranked]:
     """Rank the configurations of a study by its focus; those of control arms are left out."""
     return rank([c for c in contenders(spec, records) if not is_control(spec, c)])
+
+
+# --- the test split ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinalTest:
+    """What one configuration scores on the test split."""
+
+    label: str
+    parameters: Mapping[str, Any]
+    seeds: Mapping[str, Mapping[str, TaskResult]]
+    """For each of its trials: each task before and after."""
+
+
+_TESTS = TypeAdapter(list[FinalTest])
+
+
+def stored_tests(root: ResultsRoot, name: str) -> list[FinalTest]:
+    """Return what was read of the test split so far; `final_test.py` reads it.
+
+    Raises:
+        ResultsError: The file is damaged.
+    """
+    path = root.study(name).final_test
+    if not path.exists():
+        return []
+    try:
+        return _TESTS.validate_python(files.read_json(path))
+    except ValidationError as error:
+        raise ResultsError(f"{path} is damaged: {error.errors()[0]['msg']}") from error

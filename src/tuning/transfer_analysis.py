@@ -11,7 +11,6 @@ import dataclasses
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,128 +18,50 @@ import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
 from tuning import files
-from tuning.analysis.answers import StudyAnswers, read_answers
+from tuning.analysis.answers import StudyAnswers, TrialAnswers, read_answers
 from tuning.analysis.configurations import ConfigurationSummary, Table, table_of
-from tuning.analysis.confirmation import Confirmation, confirmation_of
-from tuning.analysis.costs import Cost, EqualExamples, costs_of, equal_examples
-from tuning.analysis.effects import DirectEffect, direct_effects
-from tuning.analysis.patterns import Curve
+from tuning.analysis.confirmation import (
+    Confirmation,
+    FinalGain,
+    confirmation_of,
+    gains_on_test,
+)
+from tuning.analysis.costs import costs_of, equal_examples
+from tuning.analysis.effects import direct_effects
+from tuning.analysis.influence import influences
+from tuning.analysis.marginals import marginals
+from tuning.analysis.pattern_sentences import sentences
+from tuning.analysis.patterns import Curve, patterns_of
 from tuning.analysis.relations import (
     ItemRelation,
-    PlottedRun,
-    RunCorrelation,
     item_relations,
     plotted_runs,
     run_correlations,
 )
+from tuning.analysis.results import StudyAnalysis, TaskSummary, TrialRow
 from tuning.analysis.strata import CountConfusion, Stratum, confusion_of, strata_of
 from tuning.analysis.verdict import verdict
 from tuning.errors import ResultsError
 from tuning.jobs import read_progress
-from tuning.measures import Accuracy, BaselineOf, baseline_from
+from tuning.measures import STRICT, BaselineOf, baseline_from
+from tuning.mixed_effects import word_variance
 from tuning.paths import ResultsRoot
 from tuning.ranking import Contender
 from tuning.records import TrialRecord, TrialStatus
 from tuning.scoring import METRIC_PREFIX, Focus, calculate_transfer_score
-from tuning.study import OnFront, StudySpec, existing_spec, front, readable_records
+from tuning.search_space import Strategy
+from tuning.study import (
+    StudySpec,
+    existing_spec,
+    front,
+    readable_records,
+    stored_tests,
+    study_names,
+)
 from tuning.tasks.baselines import guesser_from_json
 from tuning.tasks.items import EVALUATED_TASKS
 
 __all__ = ["StudyAnalysis", "analyze", "calculate_transfer_score", "write_analysis"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskSummary:
-    """One task as the untouched model does it, and what the evaluation can find."""
-
-    base: Accuracy
-    choice: Accuracy | None
-    lenient: Accuracy | None
-    baseline: float
-    """Accuracy of the best guesser that never looks at the word."""
-    mix: Mapping[str, int]
-    """Items by template, band and stratum: what the plain mean is taken over."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrialRow:
-    """One trial as it ended; every known trial has one."""
-
-    trial_id: str
-    label: str
-    parameters: Mapping[str, Any]
-    seed: int
-    status: str
-    objective: float | None = None
-    accuracy: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    gain: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    choice_gain: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    transfer_learning_score: float | None = None
-    own_weights_score: float | None = None
-    num_steps: int = 0
-    num_examples: int = 0
-    train_seconds: float = 0.0
-    evaluation_seconds: float = 0.0
-    training_key: str = ""
-    remark: str = ""
-    """Why it failed or was stopped."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StudyAnalysis:
-    """Everything that a report shows."""
-
-    study: str
-    model: str
-    is_embedded_model: bool
-    focus: str
-    focus_says: str
-    weights: tuple[float, float]
-    step_scale: float
-    strategy: str
-    untouched_objective: float | None
-    """What the untouched model itself would rank with."""
-    num_planned: int
-    num_completed: int
-    num_failed: int
-    num_pruned: int
-    """Stopped early: poor on the way, with no final evaluation."""
-    verdict: Sequence[str]
-    """In sentences; the first is the one to remember."""
-    notes: Sequence[str]
-    """What could not be read, or does not fit together."""
-    tasks: Mapping[str, TaskSummary]
-    configurations: Sequence[ConfigurationSummary]
-    controls: Sequence[ConfigurationSummary]
-    """Configurations of other arms; not ranked."""
-    base_arms: Mapping[str, Mapping[str, Accuracy]]
-    """The untouched model put otherwise: four_shot, oracle; by task."""
-    num_tests: Mapping[str, int]
-    """Tests of each family."""
-    seed_deviation: Mapping[str, float | None]
-    """Standard deviation between seeds: of the objective, and of each task's strict accuracy."""
-    trials: Sequence[TrialRow]
-    runs: Sequence[PlottedRun]
-    correlations: Sequence[RunCorrelation]
-    item_relations: Sequence[ItemRelation]
-    effects: Sequence[DirectEffect]
-    """Of a one-at-a-time design; a search has influences instead."""
-    equal_examples_budget: int
-    equal_examples: Sequence[EqualExamples]
-    costs: Sequence[Cost]
-    curves: Sequence[Curve]
-    strata: Sequence[Stratum]
-    """Of the default and of the first of the ranking."""
-    confusion: Sequence[CountConfusion]
-    confirmation: Confirmation | None
-    front: Sequence[OnFront]
-    """With several objectives: the configurations that no other beats in all of them."""
-    provenance: Mapping[str, Any]
-
-    @property
-    def default(self) -> ConfigurationSummary | None:
-        """The default configuration."""
-        return next((row for row in self.configurations if row.is_default), None)
 
 
 def analyze(root: ResultsRoot, name: str) -> StudyAnalysis:
@@ -157,11 +78,15 @@ def analyze(root: ResultsRoot, name: str) -> StudyAnalysis:
     completed = _with_status(records, TrialStatus.COMPLETED)
     answers = read_answers(root, completed)
     table = table_of(spec, answers, completed)
-    curves, curve_notes = _curves(root, spec, completed)
+    curves, curve_notes = _curves(root, spec, completed, answers)
+    patterns = patterns_of(curves)
     shown = _shown(table)
+    final_gains, test_notes = _final_gains(root, name)
     first = completed[0].result if completed else None
     budget, equal = equal_examples(table.ranked, curves, spec.focus, spec.weights)
     runs = plotted_runs(table.standing)
+    points, targets = _searched(spec, table)
+    parameters = spec.space.points().parameters
     analysis = StudyAnalysis(
         study=name,
         model=first.model if first else spec.base.tokenizer_config.model_name,
@@ -177,7 +102,7 @@ def analyze(root: ResultsRoot, name: str) -> StudyAnalysis:
         num_failed=len(_with_status(records, TrialStatus.FAILED)),
         num_pruned=len(_with_status(records, TrialStatus.PRUNED)),
         verdict=(),
-        notes=[*notes, *_mixtures(completed), *answers.notes, *curve_notes],
+        notes=[*notes, *_mixtures(completed), *answers.notes, *curve_notes, *test_notes],
         tasks=_tasks(root, completed),
         configurations=table.ranked,
         controls=table.controls,
@@ -193,13 +118,18 @@ def analyze(root: ResultsRoot, name: str) -> StudyAnalysis:
         correlations=run_correlations(runs) if completed else [],
         item_relations=_item_relations(answers, shown),
         effects=direct_effects(table),
+        influences=influences(points, parameters, targets) if points else [],
+        marginals=marginals(points, parameters, targets) if points else [],
         equal_examples_budget=budget,
         equal_examples=equal,
         costs=costs_of(table.ranked),
         curves=curves,
+        patterns=patterns,
+        pattern_sentences=sentences(patterns),
         strata=_strata(root, answers, table, shown),
         confusion=_confusion(answers, shown),
         confirmation=_confirmation(root, spec, table),
+        final_gains=final_gains,
         front=front(spec, completed),
         provenance=_provenance(spec, records),
     )
@@ -291,6 +221,19 @@ def _num_tests(table: Table) -> dict[str, int]:
     }
 
 
+def _searched(spec: StudySpec, table: Table) -> tuple[list[dict[str, Any]], dict[str, list[float]]]:
+    """Return the points of a search and what came of them; nothing for a one-at-a-time design."""
+    if spec.space.strategy in (Strategy.ONE_AT_A_TIME, Strategy.LISTED) or not table.ranked:
+        return [], {}
+    plan = spec.plan()
+    points = [dict(plan.point_of(row.parameters)) for row in table.ranked]
+    targets = {
+        task.value: [row.gains[task.value].gain.value for row in table.ranked]
+        for task in EVALUATED_TASKS
+    }
+    return points, {**targets, "objective": [row.objective.value for row in table.ranked]}
+
+
 def _trial_row(spec: StudySpec, record: TrialRecord) -> TrialRow:
     result, execution = record.result, record.execution
     training = spec.config_of(record).training_config
@@ -326,7 +269,10 @@ def _trial_row(spec: StudySpec, record: TrialRecord) -> TrialRow:
 
 
 def _curves(
-    root: ResultsRoot, spec: StudySpec, completed: Sequence[TrialRecord]
+    root: ResultsRoot,
+    spec: StudySpec,
+    completed: Sequence[TrialRecord],
+    answers: StudyAnswers,
 ) -> tuple[list[Curve], list[str]]:
     curves, notes = [], []
     for record in completed:
@@ -335,7 +281,7 @@ def _curves(
         except ResultsError as error:
             notes.append(f"trial {record.trial_id}: no learning curve: {error}")
             continue
-        curve = _curve(spec, record, lines)
+        curve = _curve(spec, record, lines, answers.trials[record.trial_id])
         if curve is None:
             notes.append(f"trial {record.trial_id}: no learning curve: nothing was measured")
         else:
@@ -344,7 +290,10 @@ def _curves(
 
 
 def _curve(
-    spec: StudySpec, record: TrialRecord, lines: Sequence[Mapping[str, Any]]
+    spec: StudySpec,
+    record: TrialRecord,
+    lines: Sequence[Mapping[str, Any]],
+    answers: TrialAnswers,
 ) -> Curve | None:
     on_the_way = sorted(
         (x for x in lines if x["kind"] == "evaluation" and x["step"] <= record.result.step),
@@ -354,6 +303,9 @@ def _curve(
         return None
     config = spec.config_of(record)
     size = config.training_config.effective_batch_size
+    sizes = config.evaluation_config
+    # The monitor suite is a part of the final one, so its gains vary as much more as it is smaller.
+    scale = (sizes.num_words / sizes.num_monitor_words) ** 0.5
     return Curve(
         label=Contender(parameters=record.parameters, trial_ids=[], objectives=[]).label,
         trial_id=record.trial_id,
@@ -365,8 +317,16 @@ def _curve(
             task.value: [x[f"{METRIC_PREFIX[task]}/accuracy"] for x in on_the_way]
             for task in EVALUATED_TASKS
         },
-        num_words=config.evaluation_config.num_monitor_words,
+        num_words=sizes.num_monitor_words,
+        noise={
+            task.value: _Z * scale * word_variance(answers.gains[task, STRICT]) ** 0.5
+            for task in EVALUATED_TASKS
+            if (task, STRICT) in answers.gains
+        },
     )
+
+
+_Z = 1.959963984540054
 
 
 # --- the default and the best, item by item ---------------------------------------------------
@@ -436,14 +396,30 @@ def _confusion(
 
 
 def _confirmation(root: ResultsRoot, spec: StudySpec, table: Table) -> Confirmation | None:
-    """Return what fresh seeds say, if `tuning study confirm` was run."""
-    name = f"{spec.name}_confirm"
-    if len(name) > 128 or not root.study(name).spec.exists():
-        return None
-    fresh = existing_spec(root, name)
-    records, _ = readable_records(fresh, root.study(name))
-    completed = _with_status(records, TrialStatus.COMPLETED)
-    return confirmation_of(table, table_of(fresh, read_answers(root, completed), completed), name)
+    """Return what fresh seeds say, if `tuning study confirm` was run; the newest such study."""
+    found = []
+    for name in study_names(root):
+        try:
+            fresh = existing_spec(root, name)
+        except ResultsError:
+            continue
+        if fresh.confirms == spec.name:
+            found.append((fresh.base.timestamp, name, fresh))
+    for _, name, fresh in sorted(found, key=lambda entry: entry[:2], reverse=True):
+        records, _ = readable_records(fresh, root.study(name))
+        completed = _with_status(records, TrialStatus.COMPLETED)
+        again = table_of(fresh, read_answers(root, completed), completed)
+        confirmation = confirmation_of(table, again, name)
+        if confirmation is not None:
+            return confirmation
+    return None
+
+
+def _final_gains(root: ResultsRoot, name: str) -> tuple[list[FinalGain], list[str]]:
+    try:
+        return gains_on_test(stored_tests(root, name)), []
+    except ResultsError as error:
+        return [], [f"what was read of the test split is left out: {error}"]
 
 
 def _provenance(spec: StudySpec, records: Sequence[TrialRecord]) -> dict[str, Any]:

@@ -63,7 +63,7 @@ def own(program: Program) -> tuple[str, ...]:
 def test_list_names_every_space_with_its_trials(program: Program) -> None:
     done = good(program, "list")
     assert [line.split() for line in done.stdout.splitlines()] == [
-        ["arms", "one_at_a_time", "5", "trials"],
+        ["arms", "listed", "9", "trials"],
         ["bayesian", "bayesian", "43", "trials"],
         ["default", "one_at_a_time", "33", "trials"],
         ["default_grid", "grid", "3981314", "trials"],

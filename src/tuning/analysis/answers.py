@@ -234,12 +234,13 @@ def _from_record(record: TrialRecord) -> TrialAnswers:
             (LENIENT, result.lenient_gain, result.lenient_base),
         ):
             if gain is not None and base is not None:
-                gains[task, reading] = _run_of(gain, base.num_words)
+                gains[task, reading] = run_of(gain, base.num_words)
                 before[task, reading] = Run(base.value, np.zeros(base.num_words))
     return TrialAnswers(gains, before, is_paired=False)
 
 
-def _run_of(gain: Gain, num_words: int) -> Run:
+def run_of(gain: Gain, num_words: int) -> Run:
+    """Return a run whose variance over words is that of a recorded interval."""
     deviation = (gain.high - gain.low) / 2 / _Z
     signs = np.where(np.arange(num_words) % 2, -1.0, 1.0)
     return Run(gain.value, signs * deviation * np.sqrt(num_words - 1) / num_words)
@@ -261,4 +262,4 @@ def _have_same_words(trials: dict[str, TrialAnswers]) -> None:
 
 def _padded(run: Run, size: int) -> Run:
     missing = size - len(run.influence_C)
-    return Run(run.value, np.pad(run.influence_C, (0, missing))) if missing else run
+    return Run(run.value, np.pad(run.influence_C, (0, missing)), run.num_words) if missing else run

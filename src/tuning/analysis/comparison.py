@@ -12,12 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from scipy import special
-
 from tuning.analysis.configurations import ConfigurationSummary
 from tuning.analysis.verdict import interval_points
-from tuning.mixed_effects import Basis, Estimate
+from tuning.mixed_effects import Estimate, independent_difference
 from tuning.statistics import CONFIDENCE, holm
 from tuning.tasks.items import EVALUATED_TASKS
 
@@ -183,38 +180,6 @@ def _compared(quantity: str, reading: str, a: Estimate, b: Estimate) -> Compared
         difference=independent_difference(a, b),
         p_adjusted=1.0,
     )
-
-
-def independent_difference(a: Estimate, b: Estimate) -> Estimate:
-    """Return `a - b` with Welch's interval, degrees of freedom by Satterthwaite."""
-    variances = [_error(found) ** 2 for found in (a, b)]
-    variance = sum(variances)
-    below = sum(v**2 / found.freedom for v, found in zip(variances, (a, b), strict=True))
-    freedom = variance**2 / below if below > 0 else min(a.freedom, b.freedom)
-    error, value = float(np.sqrt(variance)), a.value - b.value
-    half = float(special.stdtrit(freedom, (1 + CONFIDENCE) / 2)) * error
-    if error > 0:
-        p_value = float(2 * special.stdtr(freedom, -abs(value) / error))
-    else:
-        p_value = 1.0 if value == 0 else 0.0
-    return Estimate(
-        value=value,
-        low=value - half,
-        high=value + half,
-        p_value=p_value,
-        standard_error=error,
-        freedom=freedom,
-        basis=max(a.basis, b.basis, key=list(Basis).index),
-        num_seeds=min(a.num_seeds, b.num_seeds),
-    )
-
-
-def _error(found: Estimate) -> float:
-    """Return a standard error; where nothing varied, the one that its interval stands for."""
-    if found.standard_error > 0:
-        return found.standard_error
-    quantile = float(special.stdtrit(found.freedom, (1 + CONFIDENCE) / 2))
-    return (found.high - found.low) / 2 / quantile
 
 
 def _adjusted(pairs: Sequence[ComparedPair]) -> list[ComparedPair]:

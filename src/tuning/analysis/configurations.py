@@ -17,19 +17,16 @@ from tuning.mixed_effects import (
     Estimate,
     Run,
     SeedSpread,
-    detectable,
     difference,
     estimate,
     mean_of_runs,
     spread_over_seeds,
 )
-from tuning.ranking import Contender
+from tuning.ranking import LEVEL, Contender, compare_with
 from tuning.records import TrialRecord
-from tuning.statistics import benjamini_hochberg, holm, wilson_interval
+from tuning.statistics import benjamini_hochberg
 from tuning.study import StudySpec, contenders, is_control, ranking
 from tuning.tasks.items import EVALUATED_TASKS, TRANSFER_TASKS, Task
-
-LEVEL = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +46,7 @@ class Reading(StrEnum):
     FORMAT = "better in format only"
     GUESSING = "better, but no better than guessing without the word"
     CONTROL = "better, but not measurably more than the format control"
+    CHANCE = "better, but not when corrected for the number of configurations"
     SAME = "no measurable change"
     WORSE = "worse"
     WORSE_FORMAT = "worse in format only"
@@ -245,12 +243,11 @@ def _row(standing: Standing, contender: Contender, rank: int) -> ConfigurationSu
 
 def _task_gain(standing: Standing, contender: Contender, task: Task) -> TaskGain:
     recorded = standing.records[contender.trial_ids[0]].result.tasks[task.value]
-    num_words = recorded.base.num_words
     runs = standing.gains(contender, task, STRICT)
     before = standing.answers.trials[contender.trial_ids[0]].before[task, STRICT]
-    found = _estimated(standing, contender, task, STRICT, num_words)
+    found = _estimated(standing, contender, task, STRICT)
     assert found is not None
-    choice = _estimated(standing, contender, task, CHOICE, num_words)
+    choice = _estimated(standing, contender, task, CHOICE)
     levels = standing.levels(contender, task, CHOICE) if choice else []
     spread = standing.spread[f"{task}/{CHOICE}"]
     after = before.value + found.value
@@ -259,38 +256,30 @@ def _task_gain(standing: Standing, contender: Contender, task: Task) -> TaskGain
         after=after,
         baseline=recorded.baseline,
         num_items=recorded.base.num_items,
-        num_words=num_words,
+        num_words=recorded.base.num_words,
         gain=found,
         choice=choice,
-        lenient=_estimated(standing, contender, task, LENIENT, num_words),
+        lenient=_estimated(standing, contender, task, LENIENT),
         choice_before=levels[0].value - standing.gains(contender, task, CHOICE)[0].value
         if levels
         else None,
         choice_after=estimate(levels, spread) if levels else None,
         normalized=_normalized(before, runs, standing.spread[f"{task}/{STRICT}"]),
-        corrected_before=_corrected(before.value, recorded.baseline),
-        corrected_after=_corrected(after, recorded.baseline),
-        detectable=detectable(found.standard_error, found.freedom),
+        corrected_before=_chance_corrected(before.value, recorded.baseline),
+        corrected_after=_chance_corrected(after, recorded.baseline),
+        detectable=found.detectable,
     )
     return dataclasses.replace(gain, reading=_reading(standing, contender, task, gain))
 
 
 def _estimated(
-    standing: Standing, contender: Contender, task: Task, reading: str, num_words: int
+    standing: Standing, contender: Contender, task: Task, reading: str
 ) -> Estimate | None:
     runs = standing.gains(contender, task, reading)
-    if not runs:
-        return None
-    found = estimate(runs, standing.spread[f"{task}/{reading}"])
-    if found.standard_error > 0:
-        return found
-    # No change among n words is compatible with as many gains, or losses, as an event that was
-    # never seen among n.
-    unseen = wilson_interval(0, num_words).high
-    return dataclasses.replace(found, low=found.value - unseen, high=found.value + unseen)
+    return estimate(runs, standing.spread[f"{task}/{reading}"]) if runs else None
 
 
-def _corrected(accuracy: float, baseline: float) -> float:
+def _chance_corrected(accuracy: float, baseline: float) -> float:
     return (accuracy - baseline) / (1 - baseline) if baseline < 1 else 0.0
 
 
@@ -299,7 +288,7 @@ CEILING = 0.95
 
 
 def _room(before: Run) -> Run:
-    return Run(1 - before.value, -before.influence_C)
+    return Run(1 - before.value, -before.influence_C, before.num_words)
 
 
 def _normalized(before: Run, runs: Sequence[Run], spread: SeedSpread | None) -> Quantity:
@@ -426,24 +415,23 @@ def _against_default(
     default = next((c for c in order if c.is_default), None)
     if default is None:
         return rows
-    spread = standing.spread["objective"]
-    base = standing.objectives(default)
-    apart = {
-        row.rank: difference(standing.objectives(c), base, spread)
-        for row, c in zip(rows, order, strict=True)
-        if c is not default and row.same_weights_as != default.label
+    others = {
+        row.rank: standing.objectives(contender)
+        for row, contender in zip(rows, order, strict=True)
+        if contender is not default and row.same_weights_as != default.label
     }
-    adjusted = dict(zip(apart, holm([d.p_value for d in apart.values()]), strict=True))
+    spread = standing.spread["objective"]
+    found = compare_with(standing.objectives(default), list(others.values()), spread)
+    compared = dict(zip(others, found, strict=True))
     return [
         dataclasses.replace(
             row,
-            over_default=apart[row.rank],
-            p_default=adjusted[row.rank],
-            beats_default=spread is not None
-            and adjusted[row.rank] < LEVEL
-            and apart[row.rank].value > 0,
+            over_default=compared[row.rank].difference,
+            p_default=compared[row.rank].p_adjusted,
+            beats_default=compared[row.rank].is_told_apart
+            and compared[row.rank].difference.value > 0,
         )
-        if row.rank in apart
+        if row.rank in compared
         else row
         for row in rows
     ]
@@ -474,28 +462,42 @@ def _with_ties(
     """Mark what cannot be told from the best, with all of them compared at once (Holm)."""
     if not rows:
         return rows
-    spread = standing.spread["objective"]
-    best = standing.objectives(order[0])
-    behind = [difference(best, standing.objectives(c), spread) for c in order[1:]]
-    adjusted = holm([d.p_value for d in behind])
-    marked = [dataclasses.replace(rows[0], ties_with_best=True)]
-    for row, p_value in zip(rows[1:], adjusted, strict=True):
-        is_tie = spread is None or p_value >= LEVEL
-        marked.append(dataclasses.replace(row, p_best=p_value, ties_with_best=is_tie))
-    return marked
+    best, *others = (standing.objectives(contender) for contender in order)
+    found = compare_with(best, others, standing.spread["objective"])
+    behind = [
+        dataclasses.replace(
+            row, p_best=compared.p_adjusted, ties_with_best=not compared.is_told_apart
+        )
+        for row, compared in zip(rows[1:], found, strict=True)
+    ]
+    return [dataclasses.replace(rows[0], ties_with_best=True), *behind]
 
 
 def _with_q_values(rows: list[ConfigurationSummary]) -> list[ConfigurationSummary]:
-    names = [(row.rank, task.value) for row in rows for task in TRANSFER_TASKS]
+    """Correct the gains of all configurations for their number.
+
+    The default was named in advance; any other is one of many, and is said to transfer only if
+    that survives the correction.
+    """
+    places = [(row.rank, task.value) for row in rows for task in TRANSFER_TASKS]
     p_values = [row.gains[task.value].gain.p_value for row in rows for task in TRANSFER_TASKS]
-    q_values = dict(zip(names, benjamini_hochberg(p_values), strict=True))
+    q_values = dict(zip(places, benjamini_hochberg(p_values), strict=True))
     return [
         dataclasses.replace(
             row,
             gains={
-                task: dataclasses.replace(gain, q_value=q_values.get((row.rank, task)))
+                task: _corrected_for_number(row, gain, q_values.get((row.rank, task)))
                 for task, gain in row.gains.items()
             },
         )
         for row in rows
     ]
+
+
+def _corrected_for_number(
+    row: ConfigurationSummary, gain: TaskGain, q_value: float | None
+) -> TaskGain:
+    reading = gain.reading
+    if reading is Reading.TRANSFER and not row.is_default and (q_value or 0) >= LEVEL:
+        reading = Reading.CHANCE
+    return dataclasses.replace(gain, q_value=q_value, reading=reading)

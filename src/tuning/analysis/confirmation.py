@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tuning.analysis.answers import run_of
 from tuning.analysis.configurations import ConfigurationSummary, Table
-from tuning.mixed_effects import Estimate
+from tuning.mixed_effects import Estimate, estimate
+from tuning.study import FinalTest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,3 +71,39 @@ def confirmation_of(chosen: Table, fresh: Table, study: str) -> Confirmation | N
 
 def _key(row: ConfigurationSummary) -> str:
     return repr(sorted(row.parameters.items()))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinalGain:
+    """One reported configuration in one task on the test split, whose words chose nothing."""
+
+    label: str
+    task: str
+    num_items: int
+    num_words: int
+    before: float
+    after: float
+    """Mean over seeds."""
+    gain: Estimate
+
+
+def gains_on_test(tests: Sequence[FinalTest]) -> list[FinalGain]:
+    """Return what `tuning study test` found, over the seeds of each configuration."""
+    found = []
+    for test in tests:
+        seeds = list(test.seeds.values())
+        for task, first in (seeds[0] if seeds else {}).items():
+            num_words = first.base.num_words
+            gain = estimate([run_of(seed[task].gain, num_words) for seed in seeds])
+            found.append(
+                FinalGain(
+                    label=test.label,
+                    task=task,
+                    num_items=first.base.num_items,
+                    num_words=num_words,
+                    before=first.base.value,
+                    after=first.base.value + gain.value,
+                    gain=gain,
+                )
+            )
+    return found

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy.stats import rankdata
 
 from tuning.analysis.configurations import Standing
 from tuning.measures import STRICT
@@ -34,6 +35,10 @@ class RunCorrelation:
     p_value: float | None = None
     critical: float | None = None
     """|r| that so many runs need for p < .05."""
+    without_one: float | None = None
+    """The correlation without the one run that matters most for it; None if nothing varies then."""
+    that_one: str | None = None
+    """The configuration of that run."""
     reason: str | None = None
     """Why there is none."""
 
@@ -84,7 +89,8 @@ def run_correlations(runs: Sequence[PlottedRun]) -> list[RunCorrelation]:
         gains = [getattr(run, task.value) for run in runs]
         for method, correlate in (("spearman", spearman), ("pearson", pearson)):
             bare = RunCorrelation(task=task.value, method=method, num_runs=len(runs))
-            found.append(_correlated(bare, correlate, spelling, gains))
+            labels = [run.label for run in runs]
+            found.append(_correlated(bare, correlate, spelling, gains, labels))
     return found
 
 
@@ -93,6 +99,7 @@ def _correlated(
     correlate: Callable[[Sequence[float], Sequence[float]], Correlation],
     spelling: Sequence[float],
     gains: Sequence[float],
+    labels: Sequence[str],
 ) -> RunCorrelation:
     if bare.num_runs < MIN_RUNS:
         reason = f"{bare.num_runs} runs are too few, at least {MIN_RUNS} are needed"
@@ -102,6 +109,11 @@ def _correlated(
         r = correlate(spelling, gains)
     except ValueError:
         return dataclasses.replace(bare, critical=critical, reason="all runs gained the same")
+    that = _most_influential(bare.method, spelling, gains)
+    try:
+        rest = correlate(_without(spelling, that), _without(gains, that)).value
+    except ValueError:
+        rest = None
     return dataclasses.replace(
         bare,
         value=r.value,
@@ -109,7 +121,50 @@ def _correlated(
         high=r.interval.high,
         p_value=r.p_value,
         critical=critical,
+        without_one=rest,
+        that_one=labels[that],
     )
+
+
+def _without(values: Sequence[float], place: int) -> list[float]:
+    return [*values[:place], *values[place + 1 :]]
+
+
+def _most_influential(method: str, a: Sequence[float], b: Sequence[float]) -> int:
+    """Return the place of the pair without which the correlation changes most.
+
+    One whose loss leaves nothing that varies comes first.
+    """
+    known = [np.asarray(side, dtype=float) for side in (a, b)]
+    if method == "spearman":
+        known = [rankdata(side) for side in known]
+    x, y = (_ranks_without(s) if method == "spearman" else _values_without(s) for s in known)
+    squares = (x**2).sum(axis=1) * (y**2).sum(axis=1)
+    varies = squares > 1e-24 * squares.max()
+    rest = np.full(len(a), np.inf)
+    rest[varies] = (x * y).sum(axis=1)[varies] / np.sqrt(squares[varies])
+    whole = np.corrcoef(known[0], known[1])[0, 1]
+    return int(np.argmax(np.abs(rest - whole)))
+
+
+# Row i of what these return is without value i, around its mean: shape (N, N).
+
+
+def _values_without(values: np.ndarray) -> np.ndarray:
+    return _centred(np.broadcast_to(values, (len(values), len(values))))
+
+
+def _ranks_without(values: np.ndarray) -> np.ndarray:
+    """Return ranks of the others: those above a lost value move down, its equals by a half."""
+    above = values > values[:, None]
+    return _centred(rankdata(values) - above - (values == values[:, None]) / 2)
+
+
+def _centred(rows: np.ndarray) -> np.ndarray:
+    others = ~np.eye(len(rows), dtype=bool)
+    means = rows.mean(axis=1, where=others, keepdims=True)
+    centred: np.ndarray = np.where(others, rows - means, 0.0)
+    return centred
 
 
 # --- across items -----------------------------------------------------------------------------

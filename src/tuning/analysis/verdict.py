@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from tuning.analysis.configurations import ConfigurationSummary, Reading, TaskGain
+from tuning.analysis.results import StudyAnalysis
 from tuning.mixed_effects import Basis, Estimate
 from tuning.statistics import holm
 from tuning.tasks.items import TRANSFER_TASKS, Task
-
-if TYPE_CHECKING:
-    from tuning.transfer_analysis import StudyAnalysis
 
 
 def points(rate: float) -> str:
@@ -70,6 +66,7 @@ def _said(task: Task, gain: TaskGain) -> str:
         Reading.FORMAT: f"{task} improved in format only",
         Reading.GUESSING: f"{task} improved, but no further than guessing without the word reaches",
         Reading.CONTROL: f"{task} improved, but not measurably more than the format control",
+        Reading.CHANCE: f"{task} improved, as one of so many configurations may by chance",
         Reading.SAME: f"{task} did not measurably change",
         Reading.WORSE: f"{task} got worse",
         Reading.WORSE_FORMAT: f"{task} got worse in format only",

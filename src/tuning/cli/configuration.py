@@ -145,7 +145,7 @@ def validate(
 
 
 def _mistakes(path: Path, config_dir: Path) -> list[str]:
-    from tuning.cli.study import StudyRequest, make_spec
+    from tuning.cli.study_request import StudyRequest, make_spec
     from tuning.composition import load
     from tuning.fingerprint import check_own_files
     from tuning.grid import check_size, is_space

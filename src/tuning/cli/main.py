@@ -12,6 +12,7 @@ import typer
 
 from tuning.cli import (
     configuration,
+    confirm,
     evaluate,
     models,
     options,
@@ -22,6 +23,7 @@ from tuning.cli import (
     try_out,
 )
 from tuning.cli import space as space_commands
+from tuning.cli.study_request import StudyRequest
 from tuning.errors import UserError
 
 app = typer.Typer(
@@ -37,6 +39,7 @@ app = typer.Typer(
 )
 app.command("demo")(study.demo)
 app.command("trial")(trial.trial)
+study.app.command("confirm")(confirm.confirm)
 app.add_typer(study.app, name="study")
 app.add_typer(configuration.app, name="config")
 app.add_typer(space_commands.app, name="space")
@@ -111,7 +114,7 @@ def root(
     }
     overrides = [f"{key}={value}" for key, value in given.items() if value is not None]
     if mode is Mode.GRID:
-        request = study.StudyRequest(
+        request = StudyRequest(
             name=name,
             space=space,
             config=config,

@@ -166,6 +166,11 @@ def results_root(folder: Path) -> ResultsRoot:
     return ResultsRoot(folder)
 
 
+def results_dir_option(folder: Path) -> str:
+    """Return the option, after a space, with which another command finds these results."""
+    return "" if folder == RESULTS_DIR else f" --results-dir {folder}"
+
+
 def focus_overrides(focus: Focus | None) -> list[str]:
     """Return the overrides that a focus means: both task weights."""
     if focus is None:

@@ -67,6 +67,7 @@ def show(
     """
     from tuning.counting import size_of
     from tuning.grid import load_space
+    from tuning.points import ListedPoints
 
     loaded = load_space(space, [config_dir])
     if as_json:
@@ -75,8 +76,15 @@ def show(
     size = size_of(loaded, _base(loaded, space, []))
     draws = f", {size.num_trials} trials, drawn by {loaded.sampler_name}"
     typer.echo(f"{loaded.strategy}{draws if loaded.strategy.draws else ''}")
-    for parameter in loaded.points().parameters:
-        typer.echo(f"  {parameter.name:24} {_values(parameter)}{_conditions(parameter)}")
+    points = loaded.points()
+    if isinstance(points, ListedPoints):
+        for found in points:
+            typer.echo(f"  {_pairs(found)}")
+    else:
+        for parameter in points.parameters:
+            typer.echo(f"  {parameter.name:24} {_values(parameter)}{_conditions(parameter)}")
+    if loaded.arms:
+        typer.echo(f"arms of the default: {', '.join(loaded.arms)}")
     print_notes(loaded)
 
 
@@ -145,10 +153,14 @@ def count(
         return
     seeds = max(loaded.replicates, loaded.replicates_of_default)
     number = size.num_configurations
+    plural = "" if number == 1 else "s"
+    others = len(set(loaded.arms) - {base.spelling_config.arm})
+    arms = f"; the default also in {others} other arm{'s' * (others > 1)}" if others else ""
     typer.echo(
-        f"{'endlessly many' if number is None else number} configurations, strategy "
+        f"{'endlessly many' if number is None else number} configuration{plural}, strategy "
         f"{loaded.strategy}; a study makes {size.num_trials} trials of them, with {seeds} "
-        f"{'seed' if seeds == 1 else 'seeds'} of the default and {loaded.replicates} of the others"
+        f"{'seed' if seeds == 1 else 'seeds'} of the default and {loaded.replicates} of the "
+        f"others{arms}"
     )
     if unique and trainings is None:
         typer.echo("the distinct trainings of a space of real values are as many as its trials")
@@ -194,14 +206,21 @@ def sample(
     from tuning.samplers import random_points
 
     points = load_space(space, [config_dir]).points()
+    if points.is_countable:
+        # A list may have none, which is a mistake here and no silence.
+        points.at(0)
     for number, drawn in enumerate(itertools.islice(random_points(points, seed), num_points)):
         _print_point(number, drawn, as_json=as_json)
 
 
 def _print_point(number: int, found: dict[str, Any], *, as_json: bool) -> None:
-    from tuning.ranking import short
-
     if as_json:
         typer.echo(json.dumps(found))
         return
-    typer.echo(f"{number}: {', '.join(f'{name}={short(value)}' for name, value in found.items())}")
+    typer.echo(f"{number}: {_pairs(found)}")
+
+
+def _pairs(found: dict[str, Any]) -> str:
+    from tuning.ranking import short
+
+    return ", ".join(f"{name}={short(value)}" for name, value in found.items())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,15 +12,13 @@ import typer
 
 from tuning.cli import options, study_tools
 from tuning.cli.progress import ERRORS
+from tuning.cli.study_request import ARMS, StudyRequest, arms_of, make_spec
 from tuning.errors import UserError
-from tuning.scoring import Focus
 
 if TYPE_CHECKING:
-    from tuning.config import ExperimentConfig
     from tuning.executor import Outcome
     from tuning.grid import Proposal
     from tuning.paths import ResultsRoot
-    from tuning.search_space import SearchSpace
     from tuning.study import StudySpec
 
 app = typer.Typer(
@@ -42,10 +39,15 @@ DEMO = "demo"
 
 @app.command("run")
 def run(
-    space: Annotated[str, typer.Option(help="A space of ours by name, or a YAML file.")],
+    space: Annotated[
+        str | None,
+        typer.Option(
+            help="A space of ours by name, or a YAML file; with --arms the default alone if none."
+        ),
+    ] = None,
     overrides: options.Overrides = None,
     name: Annotated[
-        str | None, typer.Option(help="Name of the study; the space's by default.")
+        str | None, typer.Option(help="Name of the study; the space's, or arms, by default.")
     ] = None,
     config: options.ConfigFile = None,
     focus: options.FocusOption = None,
@@ -55,6 +57,17 @@ def run(
     num_trials: Annotated[
         int | None,
         typer.Option(help="Configurations that a random or bayesian space makes.", min=1),
+    ] = None,
+    arms: Annotated[
+        str | None,
+        typer.Option(
+            help="Arms in which the default is trained, its own among them: "
+            "spelling,format_control,direct."
+        ),
+    ] = None,
+    replicates: Annotated[
+        int | None,
+        typer.Option(help="Seeds of every configuration, the default's too.", min=1, max=100),
     ] = None,
     seed: Annotated[int, typer.Option(help="First seed.", min=0, max=2**31)] = 0,
     max_failures: Annotated[int, typer.Option(help="Failed trials that end the study.", min=0)] = 5,
@@ -108,8 +121,10 @@ def run(
         retry_failed=retry_failed,
     )
     request = StudyRequest(
-        name=Path(space).stem if name is None else name,
+        name=_named(space) if name is None else name,
         space=space,
+        arms=None if arms is None else arms_of(arms),
+        replicates=replicates,
         config=config,
         overrides=overrides or [],
         focus=focus,
@@ -127,6 +142,10 @@ def run(
         print_plan(spec, results_dir, as_json=as_json)
         return
     run_and_print(spec, results_dir, resources, quiet=quiet, as_json=as_json)
+
+
+def _named(space: str | None) -> str:
+    return ARMS if space is None else Path(space).stem
 
 
 @app.command("resume")
@@ -238,94 +257,6 @@ def list_studies(
         typer.echo(f"{row['study']}: {row['finished']} of {row['planned']} trials finished")
     if mistakes:
         raise UserError("\n".join(mistakes))
-
-
-@dataclass(frozen=True, kw_only=True)
-class StudyRequest:
-    """What a user asks of a study."""
-
-    name: str
-    space: str
-    config: Path | None = None
-    overrides: Sequence[str] = ()
-    focus: Focus | None = None
-    step_scale: float | None = None
-    num_trials: int | None = None
-    seed: int = 0
-    max_failures: int = 5
-    pruning: str | None = None
-    deterministic: bool = False
-    results_dir: Path = options.RESULTS_DIR
-    config_dir: Path = options.CONFIG_DIR
-
-
-def make_spec(request: StudyRequest) -> StudySpec:
-    """Return what a study is asked to do, checked before anything heavy is loaded.
-
-    Raises:
-        UserError: The space, the configuration or the model's name cannot be used.
-    """
-    from tuning.cli.trial import check_model
-    from tuning.composition import overridden
-    from tuning.grid import load_space
-    from tuning.model.hub import check_name
-    from tuning.study import StudySpec
-
-    space = load_space(request.space, [request.config_dir])
-    space = _with_options(space, request)
-    base = overridden(
-        _base(request, space),
-        [*request.overrides, *options.focus_overrides(request.focus)],
-        [request.config_dir],
-    )
-    check_model(base)
-    spec = StudySpec(
-        name=request.name,
-        space=space,
-        base=base,
-        focus=request.focus or Focus.BALANCED,
-        step_scale=space.step_scale if request.step_scale is None else request.step_scale,
-        seed=request.seed,
-        max_failures=request.max_failures,
-        deterministic=request.deterministic,
-    )
-    plan = spec.plan()
-    plan.check_sampler()
-    for name in plan.models():
-        check_name(name)
-    return spec
-
-
-def _with_options(space: SearchSpace, request: StudyRequest) -> SearchSpace:
-    from tuning.grid import parse_space
-
-    raw = space.model_dump(mode="json", by_alias=True)
-    if request.num_trials is not None:
-        space = parse_space({**raw, "num_trials": request.num_trials}, lambda key: "--num-trials")
-    if request.pruning is not None and request.pruning.replace("-", "_") != space.pruning:
-        # Arguments belong to the pruner that the file names.
-        chosen = {"pruning": request.pruning, "pruning_arguments": {}}
-        raw = space.model_dump(mode="json", by_alias=True)
-        space = parse_space({**raw, **chosen}, lambda key: "--pruning")
-    return space
-
-
-def _base(request: StudyRequest, space: SearchSpace) -> ExperimentConfig:
-    """Return the default configuration: the user's file, or the space's own."""
-    from datetime import UTC, datetime
-
-    from tuning.composition import load
-    from tuning.config import build
-    from tuning.grid import base_experiment
-    from tuning.paths import ResultsRoot
-    from tuning.study import existing_timestamp
-
-    now = datetime.now(UTC).strftime("%Y%m%d_%H%M%S")
-    stamp = existing_timestamp(ResultsRoot(request.results_dir), request.name) or now
-    if request.config is None:
-        return base_experiment(space, request.name, stamp)
-    loaded = load(request.config, (), [request.config_dir]).model_dump(mode="json")
-    return build({**loaded, "experiment_name": request.name, "timestamp": stamp}, "--name")
 
 
 _MAX_SHOWN = 200
@@ -467,5 +398,4 @@ def _run(
 
 
 def _resume_command(spec: StudySpec, root: ResultsRoot) -> str:
-    own = "" if root.root == options.RESULTS_DIR else f" --results-dir {root.root}"
-    return f"tuning study resume {spec.name}{own}"
+    return f"tuning study resume {spec.name}{options.results_dir_option(root.root)}"

@@ -16,7 +16,7 @@ from tuning.errors import UserError
 from tuning.scoring import Focus, Weights
 
 if TYPE_CHECKING:
-    from tuning.final_test import FinalTest
+    from tuning.study import FinalTest
 
 StudyName = Annotated[str, typer.Argument(help="Name of the study.")]
 
