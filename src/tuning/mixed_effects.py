@@ -329,7 +329,7 @@ class _Parts:
         found = float(
             special.stdtridf((1 + CONFIDENCE) / 2, self.half(1 - CONFIDENCE) / self.error)
         )
-        return min(max(found, self.seed_freedom), float(self.word_freedom))
+        return float(min(max(found, self.seed_freedom), self.word_freedom))
 
     def detectable(self) -> float:
         """Return the smallest effect that is found with 80 % power at level .05, two-sided.

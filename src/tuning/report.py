@@ -58,8 +58,12 @@ PLACED = (
 
 TRIAL_COLUMNS = (
     *("Trial", "Configuration", "Seed", "Status", "Objective"),
-    *(name for task in EVALUATED_TASKS for name in (f"{task.capitalize()}, %", f"{task} gain")),
-    *(f"{task} choice gain" for task in TRANSFER_TASKS),
+    *(
+        name
+        for task in EVALUATED_TASKS
+        for name in (f"{task.capitalize()}, %", f"{task.capitalize()} gain")
+    ),
+    *(f"{task.capitalize()} choice gain" for task in TRANSFER_TASKS),
     *("Score, own weights", "Steps", "Examples", "Training, s", "Evaluation, s", "Remark"),
 )
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import pandas as pd
 from pydantic import TypeAdapter, ValidationError
+from scipy import special
 
 from tuning import files
 from tuning.analysis.answers import StudyAnswers, TrialAnswers, read_answers
@@ -51,7 +52,15 @@ from tuning.ranking import Contender
 from tuning.records import TrialRecord, TrialStatus
 from tuning.scoring import METRIC_PREFIX, Focus, calculate_transfer_score
 from tuning.search_space import Strategy
-from tuning.study import StudySpec, existing_spec, front, readable_records, stored_tests
+from tuning.statistics import CONFIDENCE
+from tuning.study import (
+    StudySpec,
+    existing_spec,
+    front,
+    readable_records,
+    stored_tests,
+    study_names,
+)
 from tuning.tasks.baselines import guesser_from_json
 from tuning.tasks.items import EVALUATED_TASKS
 
@@ -310,6 +319,9 @@ def _curve(
     sizes = config.evaluation_config
     # The monitor suite is a part of the final one, so its gains vary as much more as it is smaller.
     scale = (sizes.num_words / sizes.num_monitor_words) ** 0.5
+    # A band for the whole curve: as many looks as evaluations after the first (Bonferroni).
+    looks = max(1, len(on_the_way) - 1)
+    scale *= float(special.ndtri(1 - (1 - CONFIDENCE) / 2 / looks))
     return Curve(
         label=Contender(parameters=record.parameters, trial_ids=[], objectives=[]).label,
         trial_id=record.trial_id,
@@ -323,14 +335,11 @@ def _curve(
         },
         num_words=sizes.num_monitor_words,
         noise={
-            task.value: _Z * scale * word_variance(answers.gains[task, STRICT]) ** 0.5
+            task.value: scale * word_variance(answers.gains[task, STRICT]) ** 0.5
             for task in EVALUATED_TASKS
             if (task, STRICT) in answers.gains
         },
     )
-
-
-_Z = 1.959963984540054
 
 
 # --- the default and the best, item by item ---------------------------------------------------
@@ -402,21 +411,25 @@ def _confusion(
 def _confirmation(
     root: ResultsRoot, spec: StudySpec, table: Table
 ) -> tuple[Confirmation | None, list[str]]:
-    """Return what fresh seeds say, if `tuning study confirm` was run."""
-    name = f"{spec.name}_confirm"
-    if len(name) > 128 or not root.study(name).spec.exists():
-        return None, []
-    try:
-        fresh = existing_spec(root, name)
-        records, notes = readable_records(fresh, root.study(name))
-    except UserError as error:
-        return None, [f"what fresh seeds say is left out: {error}"]
-    if fresh.confirms != spec.name:
-        return None, []
-    completed = _with_status(records, TrialStatus.COMPLETED)
-    answers = read_answers(root, completed)
-    found = confirmation_of(table, table_of(fresh, answers, completed), name)
-    return found, [f"study {name}: {note}" for note in (*notes, *answers.notes)]
+    """Return what fresh seeds say, if `tuning study confirm` was run; the newest such study."""
+    found, unread = [], []
+    for name in study_names(root):
+        try:
+            fresh = existing_spec(root, name)
+            if fresh.confirms == spec.name:
+                read = readable_records(fresh, root.study(name))
+                found.append((fresh.base.timestamp, name, fresh, read))
+        except UserError as error:
+            if name.startswith(f"{spec.name}_confirm"):
+                unread.append(f"what fresh seeds say is left out: {error}")
+    for _, name, fresh, (records, notes) in sorted(found, key=lambda f: f[:2], reverse=True):
+        completed = _with_status(records, TrialStatus.COMPLETED)
+        answers = read_answers(root, completed)
+        confirmation = confirmation_of(table, table_of(fresh, answers, completed), name)
+        if confirmation is not None:
+            told = [f"study {name}: {note}" for note in (*notes, *answers.notes)]
+            return confirmation, [*unread, *told]
+    return None, unread
 
 
 def _final_gains(root: ResultsRoot, name: str) -> tuple[list[FinalGain], list[str]]:

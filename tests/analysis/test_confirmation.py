@@ -115,6 +115,21 @@ def test_a_study_that_only_has_the_name_confirms_nothing(copied: Planted) -> Non
     assert study.analysis.confirmation is None
 
 
+def test_a_confirmation_is_found_whatever_else_stands_beside_it(damaged: ResultsRoot) -> None:
+    """Folders of others: one that is no study of ours, one whose name no study can have."""
+    spec = damaged.study(f"{NAME}_confirm").spec
+    spec.parent.rename(spec.parents[1] / "once more")
+    for name, content in (("other", "a: [1"), ("trials of mine", spec.name)):
+        (damaged.data / name).mkdir()
+        (damaged.data / name / "study.yaml").write_text(content)
+    analysis = analyze(damaged, NAME)
+    assert (analysis.confirmation, analysis.notes) == (None, chosen().analysis.notes)
+    (spec.parents[1] / "once more").rename(spec.parents[1] / "again")
+    confirmation = analyze(damaged, NAME).confirmation
+    assert confirmation is not None
+    assert confirmation.study == "again"
+
+
 @pytest.mark.parametrize("content", ["name: planted_confirm\n", "a: [1"])
 def test_a_damaged_confirmation_is_a_note(damaged: ResultsRoot, content: str) -> None:
     damaged.study(f"{NAME}_confirm").spec.write_text(content)

@@ -174,7 +174,6 @@
     $("page-size").addEventListener("change", restart);
     $("page-back").addEventListener("click", () => { page -= 1; show(); });
     $("page-next").addEventListener("click", () => { page += 1; show(); });
-    $("trial-filter").addEventListener("submit", (event) => event.preventDefault());
     show();
   }
 
