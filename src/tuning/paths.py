@@ -227,6 +227,10 @@ class ResultsRoot:
         """Transfer analyses."""
         return self.root / "transfer"
 
+    def recommendations(self, study: str) -> Path:
+        """Return the file of what to try next in a study."""
+        return self.transfer / f"{checked_name(study, 'study name')}_recommendations.json"
+
     @property
     def reports(self) -> Path:
         """HTML reports."""

@@ -15,6 +15,7 @@ from tuning.cli import (
     evaluate,
     models,
     options,
+    recommend,
     report,
     study,
     tasks,
@@ -43,6 +44,7 @@ app.add_typer(space_commands.app, name="space")
 app.command("evaluate")(evaluate.evaluate)
 app.command("try")(try_out.try_out)
 app.command("report")(report.report)
+app.command("recommend")(recommend.recommend)
 app.add_typer(tasks.app, name="tasks")
 app.add_typer(models.app, name="models")
 
