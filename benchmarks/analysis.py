@@ -16,7 +16,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from planted_study import Effect, write_planted_study
-
 from tuning.config import build
 from tuning.paths import ResultsRoot
 from tuning.search_space import SearchSpace

@@ -386,6 +386,7 @@ def estimate_of(value: float, error: float, freedom: float) -> Estimate:
         p_value=0.5,
         standard_error=error,
         freedom=freedom,
+        detectable=3 * error,
         basis=Basis.SEEDS,
         num_seeds=3,
     )

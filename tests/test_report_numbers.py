@@ -19,7 +19,7 @@ from scipy import optimize, stats
 from statsmodels.stats.multitest import multipletests
 
 from backend_support import folder_in_memory
-from planted_study import Effect, write_planted_study
+from planted_study import Effect, always, write_planted_study
 from report_pages import NONE, Cell, Page, Table, near
 from tests_support import small_mapping
 from tuning import report
@@ -54,6 +54,10 @@ SPACE = {
 }
 
 
+AGAIN = {"HPARAM_CANDIDATES": {"lora_r": [8]}, "replicates_of_default": 2}
+"""What fresh seeds train again."""
+
+
 class Study(NamedTuple):
     """A study as its files tell it, and its page."""
 
@@ -67,26 +71,27 @@ class Study(NamedTuple):
 def study() -> Iterator[Study]:
     """Return a planted study with controls, a failure and a trial that was stopped."""
     with folder_in_memory() as folder:
-        spec = StudySpec(
-            name="planted",
-            space=SearchSpace.model_validate(SPACE),
-            base=build(small_mapping(), "test"),
-        )
         root = ResultsRoot(folder)
-        write_planted_study(
-            root,
-            spec,
-            effect_of,
-            num_words=150,
-            num_monitor_words=15,
-            num_generated_items=150,
-            failed=[7],
-            pruned=[8],
-        )
+        sizes = {"num_words": 150, "num_monitor_words": 15, "num_generated_items": 150}
+        for name, space, seed, ends in (
+            ("planted", SPACE, 0, {"failed": [7], "pruned": [8]}),
+            ("planted_confirm", AGAIN, 100, {}),
+        ):
+            spec = StudySpec(
+                name=name,
+                space=SearchSpace.model_validate(space),
+                base=build(small_mapping(), "test"),
+                seed=seed,
+            )
+            write_planted_study(root, spec, effect_of, **sizes, **ends)
         page = Page(report.render(analyze(root, "planted"), {}))
-        place = folder / "data" / "planted"
-        records = [json.loads(p.read_text()) for p in sorted(place.glob("trials/*/record.json"))]
-        yield Study(page, folder, records, yaml.safe_load((place / "study.yaml").read_text()))
+        yield study_of(folder, "planted", page)
+
+
+def study_of(folder: Path, name: str, page: Page) -> Study:
+    place = folder / "data" / name
+    records = [json.loads(p.read_text()) for p in sorted(place.glob("trials/*/record.json"))]
+    return Study(page, folder, records, yaml.safe_load((place / "study.yaml").read_text()))
 
 
 # --- from the files -----------------------------------------------------------------------------
@@ -281,6 +286,10 @@ class Known(NamedTuple):
 @pytest.fixture(scope="module")
 def known(study: Study, rows: dict[str, Row]) -> Known:
     """Return the ranking, made again."""
+    return known_of(study, rows)
+
+
+def known_of(study: Study, rows: dict[str, Row]) -> Known:
     transfer = study.spec["base"]["transfer_config"]
     weights = (transfer["position_task_weight"], transfer["count_task_weight"])
     scores = {label: objectives(row, weights) for label, row in rows.items()}
@@ -357,6 +366,68 @@ def test_ranking(study: Study, known: Known) -> None:
             assert cells[6].text == "first"
         for cell, task in zip(cells[7:], TASKS, strict=True):
             agrees(cell, estimate(gains(row, task), known.spread_in(task)), 1, 100)
+
+
+def test_front(fast_path: Path) -> None:
+    space = {
+        "strategy": "bayesian",
+        "num_trials": 6,
+        "objectives": ["spelling", "transfer"],
+        "HPARAM_CANDIDATES": {"lora_r": [4, 8, 32], "lora_alpha": [16, 64]},
+    }
+    spec = StudySpec(
+        name="front",
+        space=SearchSpace.model_validate(space),
+        base=build(small_mapping(), "test"),
+    )
+    root, sizes = ResultsRoot(fast_path), {"num_words": 60, "num_monitor_words": 9}
+    some = always(Effect(spelling=0.2, position=0.1))
+    write_planted_study(root, spec, some, num_generated_items=30, exact_intervals=False, **sizes)
+    page = Page(report.render(analyze(root, "front"), {}))
+    table = page.tables["front"]
+    points = {
+        label: (
+            average(gains(row, "spelling")).value,
+            float(np.mean([average(gains(row, task)).value for task in TRANSFER])),
+        )
+        for label, row in rows_of(study_of(fast_path, "front", page)).items()
+    }
+    best = {
+        label
+        for label, point in points.items()
+        if not any(np.all(np.array(o) >= point) and o != point for o in points.values())
+    }
+    assert set(named(table)) == best
+    for cells in table.rows:
+        printed = [float(x.replace("\N{MINUS SIGN}", "-")) for x in cells[2].text.split(", ")]
+        assert printed == pytest.approx(points[cells[0].text], abs=6e-5)
+
+
+def test_confirmation(study: Study, known: Known) -> None:
+    table = table_of(study, "confirmation")
+    fresh_study = study_of(study.folder, "planted_confirm", study.page)
+    fresh = known_of(fresh_study, rows_of(fresh_study))
+    assert {r["seed"] for r in fresh_study.records}.isdisjoint(r["seed"] for r in study.records)
+    again = {row.label: row for row in fresh.ranked}
+    assert [cells[0].text for cells in table.rows] == [
+        row.label for row in known.ranked if row.label in again
+    ]
+    for cells in table.rows:
+        label = cells[0].text
+        chosen = estimate(known.objectives[label], known.spread)
+        found = estimate(fresh.objectives[label], fresh.spread)
+        assert cells[1].number == len(again[label].after)
+        agrees(cells[2], chosen, 3)
+        agrees(cells[3], found, 3)
+        assert near(cells[4], chosen.value - found.value, 3)
+        for cell, of in ((cells[5], known), (cells[6], fresh)):
+            if label == "default":
+                assert cell.text == NONE
+            else:
+                scores = of.objectives[label], of.objectives["default"]
+                agrees(cell, difference(*scores, of.spread), 3)
+        for cell, task in zip(cells[7:], TASKS, strict=True):
+            agrees(cell, estimate(gains(again[label], task), fresh.spread_in(task)), 1, 100)
 
 
 def test_seeds(study: Study, known: Known) -> None:

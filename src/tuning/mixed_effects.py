@@ -193,8 +193,10 @@ def estimate(runs: Sequence[Run], borrowed: SeedSpread | None = None) -> Estimat
     return dataclasses.replace(found, detectable=whole.detectable())
 
 
-def difference(a: Sequence[Run], b: Sequence[Run], spread: SeedSpread | None) -> Estimate:
-    """Return how much configuration `a` is above `b` on the same words.
+def difference(
+    a: Sequence[Run], b: Sequence[Run], spread: SeedSpread | None, factor: float = 1.0
+) -> Estimate:
+    """Return how much configuration `a` is above `factor` times `b` on the same words.
 
     Words matter as far as the two answer them unlike more than seeds do. Here many comparisons
     share one spread and are judged far out in the tails, so the spread is taken whole: where
@@ -204,12 +206,13 @@ def difference(a: Sequence[Run], b: Sequence[Run], spread: SeedSpread | None) ->
         a: Runs of one configuration.
         b: Runs of the other.
         spread: Of all repeated configurations; None leaves the interval over words alone.
+        factor: By which `b` is multiplied.
     """
-    apart = mean_of_runs(a) - mean_of_runs(b)
+    apart = mean_of_runs(a) - mean_of_runs(b) * factor
     words, num_words = word_variance(apart), _num_words(apart)
     is_single = 1 in (len(a), len(b))
     num_seeds = min(len(a), len(b))
-    share = 1 / len(a) + 1 / len(b)
+    share = 1 / len(a) + factor**2 / len(b)
     if words + (share * spread.variance if spread else 0.0) < _NOTHING:
         return _estimate_of_constant(apart, Basis.SEEDS if spread else Basis.WORDS, num_seeds)
     if spread is None:
@@ -326,7 +329,7 @@ class _Parts:
         found = float(
             special.stdtridf((1 + CONFIDENCE) / 2, self.half(1 - CONFIDENCE) / self.error)
         )
-        return min(max(found, self.seed_freedom), float(self.word_freedom))
+        return float(min(max(found, self.seed_freedom), self.word_freedom))
 
     def detectable(self) -> float:
         """Return the smallest effect that is found with 80 % power at level .05, two-sided.

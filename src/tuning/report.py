@@ -58,8 +58,12 @@ PLACED = (
 
 TRIAL_COLUMNS = (
     *("Trial", "Configuration", "Seed", "Status", "Objective"),
-    *(name for task in EVALUATED_TASKS for name in (f"{task.capitalize()}, %", f"{task} gain")),
-    *(f"{task} choice gain" for task in TRANSFER_TASKS),
+    *(
+        name
+        for task in EVALUATED_TASKS
+        for name in (f"{task.capitalize()}, %", f"{task.capitalize()} gain")
+    ),
+    *(f"{task.capitalize()} choice gain" for task in TRANSFER_TASKS),
     *("Score, own weights", "Steps", "Examples", "Training, s", "Evaluation, s", "Remark"),
 )
 
@@ -95,7 +99,7 @@ def render(
             captions={name: visualization.FIGURES[name].caption(analysis) for name in charts},
             placed=PLACED,
             sections=SECTIONS,
-            javascript=_javascript() if charts else "",
+            javascript=Markup(visualization.javascript()) if charts else "",
             style=_file("report.css"),
             script=_file("report.js"),
             data=Markup(_json_in_html(data)),
@@ -194,11 +198,6 @@ def _json_in_html(value: Any) -> str:
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text
-
-
-@functools.cache
-def _javascript() -> Markup:
-    return Markup(visualization.javascript())
 
 
 def _file(name: str) -> Markup:

@@ -333,8 +333,9 @@ def test_a_planted_pattern_is_found_in_a_study(
         root,
         spec,
         effect_of,
-        num_words=30,
+        num_words=120,
         num_monitor_words=400,
+        seed_deviation=0.0,
         num_generated_items=18,
         seed=seed,
     )

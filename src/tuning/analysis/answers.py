@@ -16,6 +16,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tuning import files
 from tuning.measures import CHOICE, LENIENT, PREDICTIONS, STRICT, Gain
 from tuning.mixed_effects import Run, mean_of_items
 from tuning.paths import ResultsRoot
@@ -25,6 +26,8 @@ from tuning.tasks.items import EVALUATED_TASKS, Task
 
 READINGS = (STRICT, CHOICE, LENIENT)
 _KEY = ["task", "word", "template"]
+_SHOWN = (*_KEY, STRICT, CHOICE, "choice", "prompt", "gold", "n", "letter", "stratum", "num_tokens")
+"""Columns that a close look at a configuration needs."""
 _Z = 1.959963984540054
 
 
@@ -209,23 +212,45 @@ def _narrow(path: Path | None) -> pa.Table | None:
         return None
     try:
         names = pq.read_schema(path).names
-        return pq.read_table(path, columns=[n for n in (*_KEY, *READINGS) if n in names])
+        table = pq.read_table(path, columns=[n for n in (*_KEY, *READINGS) if n in names])
+        table.validate(full=True)
+        return table if _holds_answers(table) else None
     except (OSError, ValueError, pa.ArrowException):
         return None
+
+
+def _holds_answers(table: pa.Table) -> bool:
+    """Whether there are strict answers to items of every task, each column of its kind."""
+    if not {*_KEY, STRICT} <= set(table.column_names) or table.column(STRICT).null_count:
+        return False
+    texts = all(pa.types.is_large_string(t) or pa.types.is_string(t) for t in _types(table, _KEY))
+    flags = all(pa.types.is_boolean(t) or pa.types.is_null(t) for t in _types(table, READINGS))
+    tasks = set(table.column("task").unique().to_pylist())
+    return texts and flags and {task.value for task in EVALUATED_TASKS} <= tasks
+
+
+def _types(table: pa.Table, names: Sequence[str]) -> list[pa.DataType]:
+    return [table.schema.field(name).type for name in names if name in table.column_names]
 
 
 def _whole(path: Path | None) -> pd.DataFrame | None:
     if path is None or not path.is_file():
         return None
     try:
-        return pd.read_parquet(path)
-    except (OSError, ValueError, pa.ArrowException):
+        frame = pd.read_parquet(path)
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):
         return None
+    return frame if set(_SHOWN) <= set(frame) else None
 
 
 def _from_record(record: TrialRecord) -> TrialAnswers:
-    """Return runs as wide as the record's intervals; which word brings what is not known."""
+    """Return runs as wide as the record's intervals; which word brings what is not known.
+
+    Seeds of one configuration are taken to answer the same words alike, and configurations to
+    answer them independently: either errs on the wide side.
+    """
     gains, before = {}, {}
+    pattern = files.sha256_of_json(dict(record.parameters))
     for name, result in record.result.tasks.items():
         task = Task(name)
         for reading, gain, base in (
@@ -234,16 +259,24 @@ def _from_record(record: TrialRecord) -> TrialAnswers:
             (LENIENT, result.lenient_gain, result.lenient_base),
         ):
             if gain is not None and base is not None:
-                gains[task, reading] = run_of(gain, base.num_words)
+                gains[task, reading] = run_of(gain, base.num_words, pattern)
                 before[task, reading] = Run(base.value, np.zeros(base.num_words))
     return TrialAnswers(gains, before, is_paired=False)
 
 
-def run_of(gain: Gain, num_words: int) -> Run:
-    """Return a run whose variance over words is that of a recorded interval."""
+def run_of(gain: Gain, num_words: int, pattern: str = "0") -> Run:
+    """Return a run whose variance over words is that of a recorded interval.
+
+    Args:
+        gain: The recorded one.
+        num_words: Words that it rests on.
+        pattern: Hex digits; runs of one pattern are taken to answer the same words alike.
+    """
     deviation = (gain.high - gain.low) / 2 / _Z
-    signs = np.where(np.arange(num_words) % 2, -1.0, 1.0)
-    return Run(gain.value, signs * deviation * np.sqrt(num_words - 1) / num_words)
+    influence_C = np.random.default_rng(int(pattern, 16)).normal(size=num_words)
+    influence_C -= influence_C.mean()
+    influence_C *= deviation * np.sqrt((num_words - 1) / num_words / (influence_C**2).sum())
+    return Run(gain.value, influence_C)
 
 
 def _have_same_words(trials: dict[str, TrialAnswers]) -> None:

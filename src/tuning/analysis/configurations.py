@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -51,7 +51,7 @@ class Reading(StrEnum):
     WORSE = "worse"
     WORSE_FORMAT = "worse in format only"
     LEARNED = "learned"
-    """Spelling, which was trained, improved."""
+    """What was trained improved: spelling, or in the direct arm the task itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +137,8 @@ class Standing:
     records: Mapping[str, TrialRecord]
     spread: Mapping[str, SeedSpread | None]
     """Between seeds, of the objective and of each task and reading."""
+    lenders: Sequence[Contender]
+    """Whose seeds tell what a gain of one seed strays by: the default, or all if it is missing."""
     direct: Contender | None
     control: Contender | None
 
@@ -146,15 +148,16 @@ class Standing:
         by_id = {record.trial_id: record for record in records}
         found = contenders(spec, records)
         by_arm = {c.parameters.get("arm"): c for c in found if set(c.parameters) == {"arm"}}
-        bare = cls(spec, answers, by_id, {}, by_arm.get("direct"), by_arm.get("format_control"))
-        own = [c for c in found if not is_control(spec, c)]
-        default = [c for c in own if c.is_default]
+        own = _distinct([c for c in found if not is_control(spec, c)], by_id)
+        lenders = [c for c in own if c.is_default] or own
+        arms = (by_arm.get("direct"), by_arm.get("format_control"))
+        bare = cls(spec, answers, by_id, {}, lenders, *arms)
         spread: dict[str, SeedSpread | None] = {
             "objective": spread_over_seeds([bare.objectives(c) for c in own])
         }
         for task in EVALUATED_TASKS:
             for reading in (STRICT, CHOICE, LENIENT):
-                groups = [bare.gains(c, task, reading) for c in default or own]
+                groups = [bare.gains(c, task, reading) for c in lenders]
                 spread[f"{task}/{reading}"] = spread_over_seeds(groups)
         return dataclasses.replace(bare, spread=spread)
 
@@ -169,11 +172,26 @@ class Standing:
         trials = (self.answers.trials[trial_id] for trial_id in contender.trial_ids)
         return [trial.after(task, reading) for trial in trials]
 
+    def before(self, contender: Contender, task: Task) -> Run:
+        """Return the strict accuracy of the untouched model."""
+        return self.answers.trials[contender.trial_ids[0]].before[task, STRICT]
+
     def objectives(self, contender: Contender) -> list[Run]:
         """Return what the study ranks by, of each seed."""
         focus, weights = self.spec.focus, self.spec.weights
         trials = (self.answers.trials[trial_id] for trial_id in contender.trial_ids)
         return [trial.objective(focus, weights) for trial in trials]
+
+
+def _distinct(own: Sequence[Contender], records: Mapping[str, TrialRecord]) -> list[Contender]:
+    """Return configurations of which no two share a training: the same run is one observation."""
+    kept, known = [], set[str]()
+    for contender in sorted(own, key=lambda c: (not c.is_default, -len(c.trial_ids))):
+        keys = {records[trial_id].result.training_key for trial_id in contender.trial_ids}
+        if not keys & known:
+            kept.append(contender)
+            known |= keys
+    return kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +230,8 @@ def _row(standing: Standing, contender: Contender, rank: int) -> ConfigurationSu
     training = standing.spec.config_of(runs[0]).training_config
     gains = {task: _task_gain(standing, contender, task) for task in EVALUATED_TASKS}
     seconds = max(run.execution.train_seconds for run in runs)
-    names = sorted({name for run in runs for name in run.result.metrics if "score" in name})
+    known = (set(run.result.metrics) for run in runs)
+    names = sorted(name for name in set.intersection(*known) if "score" in name)
     return ConfigurationSummary(
         rank=rank,
         label=contender.label,
@@ -243,8 +262,7 @@ def _row(standing: Standing, contender: Contender, rank: int) -> ConfigurationSu
 
 def _task_gain(standing: Standing, contender: Contender, task: Task) -> TaskGain:
     recorded = standing.records[contender.trial_ids[0]].result.tasks[task.value]
-    runs = standing.gains(contender, task, STRICT)
-    before = standing.answers.trials[contender.trial_ids[0]].before[task, STRICT]
+    before = standing.before(contender, task)
     found = _estimated(standing, contender, task, STRICT)
     assert found is not None
     choice = _estimated(standing, contender, task, CHOICE)
@@ -264,7 +282,7 @@ def _task_gain(standing: Standing, contender: Contender, task: Task) -> TaskGain
         if levels
         else None,
         choice_after=estimate(levels, spread) if levels else None,
-        normalized=_normalized(before, runs, standing.spread[f"{task}/{STRICT}"]),
+        normalized=_normalized(standing, contender, task),
         corrected_before=_chance_corrected(before.value, recorded.baseline),
         corrected_after=_chance_corrected(after, recorded.baseline),
         detectable=found.detectable,
@@ -291,27 +309,47 @@ def _room(before: Run) -> Run:
     return Run(1 - before.value, -before.influence_C, before.num_words)
 
 
-def _normalized(before: Run, runs: Sequence[Run], spread: SeedSpread | None) -> Quantity:
+def _normalized(standing: Standing, contender: Contender, task: Task) -> Quantity:
+    before = standing.before(contender, task)
     if before.value >= CEILING:
         return Quantity(
             reason=f"the untouched model is at the ceiling ({100 * before.value:.1f} %)"
         )
-    return _ratio(runs, [_room(before)] * len(runs), spread)
+
+    def fraction(of: Contender) -> _Fraction:
+        runs = standing.gains(of, task, STRICT)
+        return _Fraction(runs, [_room(before)] * len(runs))
+
+    return _ratio(fraction(contender), [fraction(lender) for lender in standing.lenders])
 
 
-def _ratio(
-    above: Sequence[Run], below: Sequence[Run], spread: SeedSpread | None = None
-) -> Quantity:
-    """Return the ratio of two means, linearized around it (delta method)."""
-    ratio = mean_of_runs(above).over(mean_of_runs(below)).value
-    size = mean_of_runs(below).value
-    apart = [(a - b * ratio) * (1 / size) for a, b in zip(above, below, strict=True)]
-    scaled = None
-    if spread is not None and len(above) == 1:
-        scale = 1 / size**2
-        scaled = SeedSpread(spread.variance * scale, spread.word_variance * scale, spread.freedom)
-    half = estimate(apart, scaled)
-    return Quantity(value=ratio, low=ratio + half.low, high=ratio + half.high)
+class _Fraction(NamedTuple):
+    """What a ratio is of, seed by seed."""
+
+    above: Sequence[Run]
+    below: Sequence[Run]
+
+    def less(self, ratio: float) -> list[Run]:
+        """Return what is above, less a ratio of what is below."""
+        return [a - b * ratio for a, b in zip(self.above, self.below, strict=True)]
+
+
+def _ratio(own: _Fraction, lenders: Sequence[_Fraction]) -> Quantity:
+    """Return the ratio of two means, linearized around it (delta method).
+
+    Args:
+        own: Of the configuration.
+        lenders: Of configurations whose seeds tell how far one seed strays.
+    """
+    size = mean_of_runs(own.below).value
+    ratio = mean_of_runs(own.above).value / size
+    borrowed = spread_over_seeds([lender.less(ratio) for lender in lenders])
+    return _around(ratio, estimate(own.less(ratio), borrowed), size)
+
+
+def _around(ratio: float, rest: Estimate, size: float) -> Quantity:
+    half = (rest.high - rest.low) / 2 / abs(size)
+    return Quantity(value=ratio, low=ratio - half, high=ratio + half)
 
 
 def _reading(standing: Standing, contender: Contender, task: Task, gain: TaskGain) -> Reading:
@@ -323,6 +361,8 @@ def _reading(standing: Standing, contender: Contender, task: Task, gain: TaskGai
         return Reading.WORSE if choice < 0 else Reading.WORSE_FORMAT
     if strict == 0:
         return Reading.SAME
+    if contender.parameters.get("arm") == "direct":
+        return Reading.LEARNED
     if choice <= 0:
         return Reading.FORMAT
     assert gain.choice_after is not None
@@ -336,7 +376,7 @@ def _reading(standing: Standing, contender: Contender, task: Task, gain: TaskGai
 def _beats_control(standing: Standing, contender: Contender, task: Task) -> bool:
     """Whether the gain is more than the format control's; true where there is no control."""
     control = standing.control
-    if control is None or is_control(standing.spec, contender):
+    if control is None:
         return True
     runs = standing.gains(contender, task, STRICT), standing.gains(control, task, STRICT)
     return difference(*runs, _pooled(standing, task, runs)).low > 0
@@ -357,26 +397,32 @@ def _efficiency(
         return Quantity(
             reason=f"the spelling gain, {_points(spelling.gain)}, is not distinguishable from 0"
         )
-    before = standing.answers.trials[contender.trial_ids[0]].before
-    own, room = _room(before[task, STRICT]), _room(before[Task.SPELLING, STRICT])
-    above = [r.over(own) for r in standing.gains(contender, task, STRICT)]
-    below = [r.over(room) for r in standing.gains(contender, Task.SPELLING, STRICT)]
-    return _ratio(above, below)
+    rooms = [_room(standing.before(contender, name)) for name in (task, Task.SPELLING)]
+
+    def fraction(of: Contender) -> _Fraction:
+        sides = (
+            [run.over(room) for run in standing.gains(of, name, STRICT)]
+            for name, room in zip((task, Task.SPELLING), rooms, strict=True)
+        )
+        return _Fraction(*sides)
+
+    return _ratio(fraction(contender), [fraction(lender) for lender in standing.lenders])
 
 
 def _recovered(standing: Standing, contender: Contender, task: Task) -> Quantity:
     if standing.direct is None:
         return Quantity(reason="no direct arm was trained")
-    if contender is standing.direct:
+    if contender == standing.direct:
         return Quantity(reason="this is the direct arm")
-    direct = standing.gains(standing.direct, task, STRICT)
-    ceiling = estimate(direct)
+    direct, own = (standing.gains(c, task, STRICT) for c in (standing.direct, contender))
+    ceiling = estimate(direct, standing.spread[f"{task}/{STRICT}"])
     if ceiling.direction == 0:
         return Quantity(
             reason=f"the direct arm's gain, {_points(ceiling)}, is not distinguishable from 0"
         )
-    own = standing.gains(contender, task, STRICT)
-    return _ratio(own, [mean_of_runs(direct)] * len(own))
+    ratio = mean_of_runs(own).value / ceiling.value
+    rest = difference(own, direct, _pooled(standing, task, (own, direct)), ratio)
+    return _around(ratio, rest, ceiling.value)
 
 
 def _points(found: Estimate) -> str:

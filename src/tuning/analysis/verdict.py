@@ -114,7 +114,7 @@ def _family_sentence(default: ConfigurationSummary) -> list[str]:
         f"{task} p = {p:.3f}" if p >= 0.001 else f"{task} p < 0.001"
         for task, p in zip(TRANSFER_TASKS, adjusted, strict=True)
     )
-    return [f"Named in advance, the default's two transfer tasks, Holm over 2 tests: {said}."]
+    return [f"Named in advance, position and count of the default, Holm over 2 tests: {said}."]
 
 
 def _best_sentence(best: ConfigurationSummary) -> str:

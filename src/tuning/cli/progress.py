@@ -98,6 +98,16 @@ def item_progress(*, quiet: bool) -> Iterator[Callable[[int, int], None]]:
         yield on_progress
 
 
+@contextlib.contextmanager
+def working(what: str, *, quiet: bool) -> Iterator[None]:
+    """Show that something goes on whose end is not known."""
+    if quiet or not sys.stderr.isatty():
+        yield
+        return
+    with ERRORS.status(what):
+        yield
+
+
 def summary(record: TrialRecord) -> str:
     """Return one line on a trial."""
     if record.result.reason:

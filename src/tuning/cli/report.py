@@ -23,6 +23,7 @@ def report(
         str | None,
         typer.Option("--compare", help="Another study; also writes NAME_vs_OTHER.html."),
     ] = None,
+    quiet: options.Quiet = False,
     as_json: options.Json = False,
     results_dir: options.ResultsDir = options.RESULTS_DIR,
 ) -> None:
@@ -33,10 +34,12 @@ def report(
     import dataclasses
     import json
 
+    from tuning.cli.progress import working
     from tuning.paths import ResultsRoot
 
     root = ResultsRoot(results_dir)
-    analysis, path = analyze_and_report(root, name)
+    with working("analysing and drawing", quiet=quiet):
+        analysis, path = analyze_and_report(root, name)
     answer: dict[str, Any] = {"report": str(path), **dataclasses.asdict(analysis)}
     sentences, paths = list(analysis.verdict), {"report": path}
     if compare is not None:
@@ -57,6 +60,7 @@ def report(
 
 def analyze(
     name: StudyName,
+    quiet: options.Quiet = False,
     as_json: options.Json = False,
     results_dir: options.ResultsDir = options.RESULTS_DIR,
 ) -> None:
@@ -67,12 +71,14 @@ def analyze(
     import dataclasses
     import json
 
+    from tuning.cli.progress import working
     from tuning.paths import ResultsRoot
     from tuning.transfer_analysis import analyze as analyzed
     from tuning.transfer_analysis import tables_of, write_analysis
 
     root = ResultsRoot(results_dir)
-    analysis = analyzed(root, name)
+    with working("analysing", quiet=quiet):
+        analysis = analyzed(root, name)
     paths = {"analysis": write_analysis(root, analysis)}
     for table in tables_of(analysis):
         paths[table] = root.transfer / f"{name}_{table}.csv"

@@ -60,13 +60,12 @@ class Axis(NamedTuple):
 
 def _axes(analysis: StudyAnalysis) -> list[Axis]:
     rows = analysis.configurations
-    if not rows:
-        return []
     names = sorted({name for row in rows for name in row.parameters})
     axes = [_axis(name, [_value(analysis, row, name) for row in rows]) for name in names]
     axes = [axis for axis in axes if len(set(map(short, axis.values))) > 1]
-    objective = _axis(OBJECTIVE, [row.objective.value for row in rows])
-    return [*axes, objective] if len(axes) > 1 else []
+    if len(axes) < 2:
+        return []
+    return [*axes, _axis(OBJECTIVE, [row.objective.value for row in rows])]
 
 
 def _value(analysis: StudyAnalysis, row: ConfigurationSummary, name: str) -> Any:
