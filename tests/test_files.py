@@ -608,3 +608,8 @@ def test_rows_on_a_full_disk_are_one_clear_line(small_disk: Path) -> None:
 def test_rows_into_a_folder_that_is_not_there_are_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(ResultsError, match="its folder does not exist"):
         files.write_jsonl(tmp_path / "no" / "rows.jsonl", [{}])
+
+
+def test_a_folder_in_the_place_of_lines_is_a_clean_error(tmp_path: Path) -> None:
+    with pytest.raises(ResultsError, match="cannot read .*: Is a directory"):
+        files.read_json_lines(tmp_path)

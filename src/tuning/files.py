@@ -212,11 +212,14 @@ def read_json_lines(
         check: Raises ValueError for a line that is not what the file holds.
 
     Raises:
-        ResultsError: A line that is not the last one is damaged.
+        ResultsError: A line that is not the last one is damaged, or the file cannot be read.
     """
     if not path.exists():
         return []
-    raw = path.read_bytes()
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise ResultsError(f"cannot read {path}: {error.strerror}") from error
     lines = raw.split(b"\n")
     whole, torn = lines[:-1], lines[-1]
     assert torn == b"" or not raw.endswith(b"\n")

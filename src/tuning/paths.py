@@ -231,6 +231,10 @@ class ResultsRoot:
         """Return the file of a study's analysis."""
         return self.transfer / f"{checked_name(study, 'study name')}_analysis.json"
 
+    def recommendations(self, study: str) -> Path:
+        """Return the file of what to try next in a study."""
+        return self.transfer / f"{checked_name(study, 'study name')}_recommendations.json"
+
     @property
     def reports(self) -> Path:
         """HTML reports."""

@@ -13,14 +13,15 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from tuning import files
 from tuning.config import ExperimentConfig
-from tuning.errors import NotFoundError, ResultsError, nearest
+from tuning.errors import NotFoundError, ResultsError, UserError, nearest, shown
 from tuning.grid import Plan, configuration
-from tuning.measures import TaskResult
-from tuning.paths import RESERVED_STUDY_NAMES, ResultsRoot, StudyFolder
+from tuning.measures import Accuracy, TaskResult
+from tuning.paths import RESERVED_STUDY_NAMES, ResultsRoot, StudyFolder, checked_name
 from tuning.ranking import Contender, Ranked, rank
 from tuning.records import TrialRecord, TrialStatus, read_record
 from tuning.scoring import Focus, Weights, dominates
 from tuning.search_space import SearchSpace
+from tuning.tasks.items import EVALUATED_TASKS
 
 
 class StudySpec(BaseModel):
@@ -137,12 +138,41 @@ def readable_records(spec: StudySpec, folder: StudyFolder) -> tuple[list[TrialRe
     for trial_id in known_trials(spec, folder):
         try:
             record = finished_record(folder, trial_id)
-        except ResultsError as error:
+            if record is not None:
+                _check_record(spec, trial_id, record)
+                records.append(record)
+        except UserError as error:
             damaged.append(f"trial {trial_id} is left out: {error}")
-            continue
-        if record is not None:
-            records.append(record)
     return records, damaged
+
+
+def _check_record(spec: StudySpec, trial_id: str, record: TrialRecord) -> None:
+    """Refuse a record that is not of this trial, or lacks what every analysis needs.
+
+    Raises:
+        UserError: It is, or does.
+    """
+    result = record.result
+    if record.trial_id != trial_id:
+        raise ResultsError(f"its record is of trial {shown(record.trial_id)}")
+    spec.config_of(record)
+    for key in (result.training_key, result.base_key):
+        checked_name(key or "none", "its training key")
+    if result.status is not TrialStatus.COMPLETED:
+        return
+    try:
+        for focus in {spec.focus, *spec.objectives}:
+            focus.objective(result.metrics)
+        levels = [level for t in EVALUATED_TASKS for level in _levels(result.tasks[t.value])]
+    except KeyError as error:
+        raise ResultsError(f"its record lacks {error}") from error
+    if not all(0 <= level.value <= 1 and level.num_words >= 2 for level in levels):
+        raise ResultsError("its record has accuracies that are no rates, or of fewer than 2 words")
+
+
+def _levels(result: TaskResult) -> list[Accuracy]:
+    found = (result.base, result.tuned, result.choice_base, result.choice_tuned)
+    return [level for level in (*found, result.lenient_base, result.lenient_tuned) if level]
 
 
 def known_trials(spec: StudySpec, folder: StudyFolder) -> Iterator[str]:

@@ -28,13 +28,14 @@ from tuning.analysis.confirmation import (
     gains_on_test,
 )
 from tuning.analysis.costs import costs_of, equal_examples
-from tuning.analysis.effects import direct_effects
+from tuning.analysis.effects import DirectEffect, direct_effects
 from tuning.analysis.influence import influences
 from tuning.analysis.marginals import marginals
 from tuning.analysis.pattern_sentences import sentences
 from tuning.analysis.patterns import Curve, patterns_of
 from tuning.analysis.relations import (
     ItemRelation,
+    RunCorrelation,
     item_relations,
     plotted_runs,
     run_correlations,
@@ -42,7 +43,7 @@ from tuning.analysis.relations import (
 from tuning.analysis.results import StudyAnalysis, TaskSummary, TrialRow
 from tuning.analysis.strata import CountConfusion, Stratum, confusion_of, strata_of
 from tuning.analysis.verdict import verdict
-from tuning.errors import ResultsError
+from tuning.errors import ResultsError, UserError
 from tuning.jobs import read_progress
 from tuning.measures import STRICT, BaselineOf, baseline_from
 from tuning.mixed_effects import word_variance
@@ -84,6 +85,7 @@ def analyze(root: ResultsRoot, name: str) -> StudyAnalysis:
     patterns = patterns_of(curves)
     shown = _shown(table)
     final_gains, test_notes = _final_gains(root, name)
+    confirmation, fresh_notes = _confirmation(root, spec, table)
     first = completed[0].result if completed else None
     budget, equal = equal_examples(table.ranked, curves, spec.focus, spec.weights)
     runs = plotted_runs(table.standing)
@@ -104,7 +106,10 @@ def analyze(root: ResultsRoot, name: str) -> StudyAnalysis:
         num_failed=len(_with_status(records, TrialStatus.FAILED)),
         num_pruned=len(_with_status(records, TrialStatus.PRUNED)),
         verdict=(),
-        notes=[*notes, *_mixtures(completed), *answers.notes, *curve_notes, *test_notes],
+        notes=[
+            *(*notes, *_mixtures(completed), *answers.notes),
+            *(*curve_notes, *test_notes, *fresh_notes),
+        ],
         tasks=_tasks(root, completed),
         configurations=table.ranked,
         controls=table.controls,
@@ -130,7 +135,7 @@ def analyze(root: ResultsRoot, name: str) -> StudyAnalysis:
         pattern_sentences=sentences(patterns),
         strata=_strata(root, answers, table, shown),
         confusion=_confusion(answers, shown),
-        confirmation=_confirmation(root, spec, table),
+        confirmation=confirmation,
         final_gains=final_gains,
         front=front(spec, completed),
         provenance=_provenance(spec, records),
@@ -188,17 +193,23 @@ def _tasks(root: ResultsRoot, completed: Sequence[TrialRecord]) -> dict[str, Tas
         return {}
     result = completed[0].result
     raw = _scores(root, result.training_key, result.evaluation_key).get("mix")
-    mix: dict[str, dict[str, int]] = raw if isinstance(raw, dict) else {}
+    mix = raw if isinstance(raw, dict) else {}
     return {
         task: TaskSummary(
             base=found.base,
             choice=found.choice_base,
             lenient=found.lenient_base,
             baseline=found.baseline,
-            mix=mix.get(task, {}),
+            mix=_counts(mix.get(task)),
         )
         for task, found in result.tasks.items()
     }
+
+
+def _counts(raw: Any) -> dict[str, int]:
+    """Return numbers of items by name, as far as a file holds them."""
+    items = raw.items() if isinstance(raw, dict) else ()
+    return {name: number for name, number in items if isinstance(number, int)}
 
 
 def _scores(root: ResultsRoot, key: str | None, evaluation_key: str | None) -> dict[str, Any]:
@@ -397,24 +408,28 @@ def _confusion(
     return found
 
 
-def _confirmation(root: ResultsRoot, spec: StudySpec, table: Table) -> Confirmation | None:
+def _confirmation(
+    root: ResultsRoot, spec: StudySpec, table: Table
+) -> tuple[Confirmation | None, list[str]]:
     """Return what fresh seeds say, if `tuning study confirm` was run; the newest such study."""
-    found = []
+    found, unread = [], []
     for name in study_names(root):
         try:
             fresh = existing_spec(root, name)
-        except ResultsError:
-            continue
-        if fresh.confirms == spec.name:
-            found.append((fresh.base.timestamp, name, fresh))
-    for _, name, fresh in sorted(found, key=lambda entry: entry[:2], reverse=True):
-        records, _ = readable_records(fresh, root.study(name))
+            if fresh.confirms == spec.name:
+                read = readable_records(fresh, root.study(name))
+                found.append((fresh.base.timestamp, name, fresh, read))
+        except UserError as error:
+            if name.startswith(f"{spec.name}_confirm"):
+                unread.append(f"what fresh seeds say is left out: {error}")
+    for _, name, fresh, (records, notes) in sorted(found, key=lambda f: f[:2], reverse=True):
         completed = _with_status(records, TrialStatus.COMPLETED)
-        again = table_of(fresh, read_answers(root, completed), completed)
-        confirmation = confirmation_of(table, again, name)
+        answers = read_answers(root, completed)
+        confirmation = confirmation_of(table, table_of(fresh, answers, completed), name)
         if confirmation is not None:
-            return confirmation
-    return None
+            told = [f"study {name}: {note}" for note in (*notes, *answers.notes)]
+            return confirmation, [*unread, *told]
+    return None, unread
 
 
 def _final_gains(root: ResultsRoot, name: str) -> tuple[list[FinalGain], list[str]]:
@@ -465,7 +480,8 @@ def write_analysis(root: ResultsRoot, analysis: StudyAnalysis) -> Path:
     path = root.analysis(analysis.study)
     files.write_json(path, dataclasses.asdict(analysis))
     for name, rows in tables_of(analysis).items():
-        files.write_atomic(root.transfer / f"{analysis.study}_{name}.csv", to_csv(rows))
+        heads = [field.name for field in dataclasses.fields(_ROWS[name])]
+        files.write_atomic(root.transfer / f"{analysis.study}_{name}.csv", to_csv(rows, heads))
     return path
 
 
@@ -493,6 +509,16 @@ def tables_of(analysis: StudyAnalysis) -> dict[str, list[dict[str, Any]]]:
     }
 
 
+_ROWS: Mapping[str, type[Any]] = {
+    "configurations": ConfigurationSummary,
+    "trials": TrialRow,
+    "correlations": RunCorrelation,
+    "effects": DirectEffect,
+    "strata": Stratum,
+}
+"""What the rows of each table are."""
+
+
 def _flat(row: Any) -> dict[str, Any]:
     """Return a record as one row: nested names are joined with dots."""
     found: dict[str, Any] = {}
@@ -510,15 +536,24 @@ def _flat(row: Any) -> dict[str, Any]:
     return found
 
 
-def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return rows as CSV. What a spreadsheet would run as a formula is preceded by a quote."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
+def to_csv(rows: Sequence[Mapping[str, Any]], heads: Sequence[str] = ()) -> str:
+    """Return rows as CSV. What a spreadsheet would run as a formula is preceded by a quote.
+
+    Args:
+        rows: The rows.
+        heads: Names of the columns where there are no rows.
+    """
+    names = list(dict.fromkeys(name for row in rows for name in row)) or list(heads)
     text = io.StringIO()
-    writer = csv.DictWriter(text, names, lineterminator="\n")
+    # As RFC 4180 has it; a lone carriage return within a text is quoted only so.
+    writer = csv.DictWriter(text, names, lineterminator="\r\n")
     writer.writeheader()
     writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
     return text.getvalue()
 
 
 def _cell(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@") else value
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")

@@ -16,6 +16,7 @@ from tuning.cli import (
     evaluate,
     models,
     options,
+    recommend,
     report,
     study,
     tasks,
@@ -47,6 +48,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("try")(try_out.try_out)
 app.command("analyze")(report.analyze)
 app.command("report")(report.report)
+app.command("recommend")(recommend.recommend)
 app.add_typer(tasks.app, name="tasks")
 app.add_typer(models.app, name="models")
 
