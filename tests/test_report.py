@@ -407,13 +407,6 @@ def test_independent_differences_are_welchs() -> None:
     assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
 
 
-def test_differences_of_what_never_varied_keep_its_interval() -> None:
-    still = dataclasses.replace(estimate_of(0.0, 0.0, 99.0), low=-0.04, high=0.04)
-    found = independent_difference(still, still)
-    assert found.high == pytest.approx(0.04 * np.sqrt(2), rel=0.02)
-    assert found.low == -found.high
-
-
 def test_two_studies_are_compared(plant: Plant, tmp_path: Path) -> None:
     a = plant(MOVES, FOUR, name="one", **CLEAR)
     b = plant(LEARNS, FOUR, name="two", **CLEAR)

@@ -156,18 +156,22 @@ class Number(NamedTuple):
 
     value: float
     words: Series
+    count: int
+    """Words asked."""
 
     def plus(self, other: Number, factor: float = 1.0) -> Number:
         words = self.words.add(factor * other.words, fill_value=0.0)
-        return Number(self.value + factor * other.value, words)
+        value = self.value + factor * other.value
+        return Number(value, words, max(self.count, other.count))
 
     def times(self, factor: float) -> Number:
-        return Number(self.value * factor, self.words * factor)
+        return Number(self.value * factor, self.words * factor, self.count)
 
 
 def mean_of(values: Series, words: Series) -> Number:
     groups = values.groupby(words)
-    return Number(values.mean(), (groups.sum() - values.mean() * groups.size()) / len(values))
+    moved = (groups.sum() - values.mean() * groups.size()) / len(values)
+    return Number(values.mean(), moved, groups.ngroups)
 
 
 def average(runs: Sequence[Number]) -> Number:
@@ -177,11 +181,9 @@ def average(runs: Sequence[Number]) -> Number:
     return total.times(1 / len(runs))
 
 
-def of_words(number: Number) -> tuple[float, int]:
-    """Return the variance that words bring in, and how many there are."""
-    moved = number.words[number.words != 0]
-    count = max(2, len(moved))
-    return count / (count - 1) * float((moved**2).sum()), count
+def of_words(number: Number) -> float:
+    """Return the variance that words bring in."""
+    return number.count / (number.count - 1) * float((number.words**2).sum())
 
 
 class Spread(NamedTuple):
@@ -201,42 +203,75 @@ def spread_of(groups: Sequence[Sequence[Number]]) -> Spread | None:
     for runs in repeated:
         mean = average(runs)
         total += sum((run.value - mean.value) ** 2 for run in runs)
-        words += sum(of_words(run.plus(mean, -1))[0] for run in runs)
+        words += sum(of_words(run.plus(mean, -1)) for run in runs)
     return Spread(total / freedom, words / freedom, freedom)
 
 
 class Interval(NamedTuple):
-    """A value with its interval and test."""
+    """A value with its interval, its test, and what it could have found."""
 
     value: float
     low: float
     high: float
-    p: float
-    error: float
-    freedom: float
+    p: float = 1.0
+    detectable: float = 0.0
 
 
-def interval_of(mean: Number, share: float, spread: Spread | None) -> Interval:
-    words, count = of_words(mean)
-    seeds = share * max(0.0, spread.total - spread.words) if spread else 0.0
-    half2 = stats.t.ppf(0.975, count - 1) ** 2 * words
-    if spread:
-        half2 += stats.t.ppf(0.975, spread.freedom) ** 2 * seeds
-    half, error, freedom = np.sqrt(half2), np.sqrt(seeds + words), count - 1.0
-    if seeds > 0:
-        found = optimize.brentq(lambda f: stats.t.ppf(0.975, f) - half / error, 0.3, 1e7)
-        freedom = min(freedom, found)
-    p = 2 * stats.t.sf(abs(mean.value) / error, freedom)
-    return Interval(mean.value, mean.value - half, mean.value + half, p, error, freedom)
+Part = tuple[float, float]
+"""A variance with its degrees of freedom."""
+
+
+def half_width(parts: Sequence[Part], level: float) -> float:
+    return np.sqrt(sum(stats.t.isf(level / 2, f) ** 2 * v for v, f in parts if v > 0))
+
+
+def interval_of(value: float, parts: Sequence[Part]) -> Interval:
+    half = half_width(parts, 0.05)
+    p = 1e-12
+    if half_width(parts, 1e-12) > abs(value) > 0:
+        p = optimize.brentq(lambda x: half_width(parts, x) - abs(value), 1e-12, 1, xtol=1e-15)
+    return Interval(value, value - half, value + half, p)
 
 
 def estimate(runs: Sequence[Number], borrowed: Spread | None) -> Interval:
-    return interval_of(average(runs), 1 / len(runs), spread_of([runs]) or borrowed)
+    mean, own = average(runs), spread_of([runs])
+    spread, words = own or borrowed, of_words(mean)
+    if spread is None:
+        found = interval_of(mean.value, [(words, mean.count - 1)])
+        return found._replace(detectable=effect_with_power([(0.0, 1), (words, mean.count - 1)]))
+    rest = max(0.0, words - spread.words / len(runs))
+    whole = [(spread.total / len(runs), spread.freedom), (rest, mean.count - 1)]
+    apart = max(0.0, spread.total - spread.words)
+    parts = [(apart / len(runs), spread.freedom), (words, mean.count - 1)]
+    found = interval_of(mean.value, parts if own else whole)
+    return found._replace(detectable=effect_with_power(whole))
 
 
 def difference(a: Sequence[Number], b: Sequence[Number], spread: Spread | None) -> Interval:
     share = 1 / len(a) + 1 / len(b)
-    return interval_of(average(a).plus(average(b), -1), share, spread)
+    apart = average(a).plus(average(b), -1)
+    assert spread is not None
+    rest = max(0.0, of_words(apart) - share * spread.words)
+    parts = [(share * spread.total, spread.freedom), (rest, apart.count - 1)]
+    return interval_of(apart.value, parts)
+
+
+def effect_with_power(parts: Sequence[Part]) -> float:
+    """Return the effect that a t test finds in 80 % of studies of typical luck with seeds."""
+    (seeds, freedom), (words, num) = parts
+    parts = [(seeds * freedom / stats.chi2.ppf(0.5, freedom), freedom), (words, num)]
+    error = np.sqrt(sum(v for v, _ in parts))
+    if seeds:
+        wide = half_width(parts, 0.05) / error
+        at = optimize.brentq(lambda f: stats.t.ppf(0.975, f) - wide, 0.3, 1e7)
+        freedom = min(max(at, freedom), num)
+    else:
+        freedom = num
+    critical = stats.t.ppf(0.975, freedom)
+    if freedom > 200:
+        return float((critical + stats.norm.ppf(0.8)) * error)
+    shift = optimize.brentq(lambda s: stats.nct.sf(critical, freedom, s) - 0.8, 0.5, 60)
+    return float(shift * error)
 
 
 def readings(frame: pd.DataFrame, task: str, reading: str) -> Series:
@@ -515,7 +550,7 @@ def test_correlations(study: Study, known: Known) -> None:
             width = 1 / np.sqrt(n - 3)
         ends = np.tanh(np.arctanh(r) + np.array([-1, 1]) * stats.norm.ppf(0.975) * width)
         t = r * np.sqrt((n - 2) / (1 - r**2))
-        agrees(cells[3], Interval(r, *ends, 0, 0, 0), 2)
+        agrees(cells[3], Interval(r, *ends), 2)
         agrees_p(cells[4], 2 * stats.t.sf(abs(t), n - 2))
         critical = stats.t.ppf(0.975, n - 2)
         assert near(cells[5], critical / np.sqrt(n - 2 + critical**2), 2)
@@ -527,14 +562,18 @@ def ratio(above: Sequence[Number], below: Sequence[Number]) -> Interval:
     value = average(above).value / size
     apart = [a.plus(b, -value).times(1 / size) for a, b in zip(above, below, strict=True)]
     half = estimate(apart, None)
-    return Interval(value, value + half.low, value + half.high, 0, 0, 0)
+    return Interval(value, value + half.low, value + half.high)
 
 
 def over_room(runs: Sequence[Number], base: Number) -> list[Number]:
     """Return normalized gains: gain / (1 - before), with what words add to both."""
     room = 1 - base.value
     return [
-        Number(r.value / room, r.words.add(r.value / room * base.words, fill_value=0) / room)
+        Number(
+            r.value / room,
+            r.words.add(r.value / room * base.words, fill_value=0) / room,
+            max(r.count, base.count),
+        )
         for r in runs
     ]
 
@@ -615,14 +654,7 @@ def test_readings(study: Study, known: Known, rows: dict[str, Row]) -> None:
             continue
         assert near(cells[9], (values.mean() - baseline) / (1 - baseline), 2)
         assert near(cells[10], (after - baseline) / (1 - baseline), 2)
-        assert near(cells[11], 100 * effect_with_power(found), 1)
-
-
-def effect_with_power(found: Interval) -> float:
-    """Return the effect that a t test finds in 80 % of studies."""
-    critical = stats.t.ppf(0.975, found.freedom)
-    shift = optimize.brentq(lambda s: stats.nct.sf(critical, found.freedom, s) - 0.8, 0.5, 60)
-    return float(shift * found.error)
+        assert near(cells[11], 100 * found.detectable, 1)
 
 
 def test_relations(study: Study, known: Known, rows: dict[str, Row]) -> None:
@@ -658,15 +690,15 @@ def test_relations(study: Study, known: Known, rows: dict[str, Row]) -> None:
         value = (weight * apart).sum() / weight.sum()
         error = np.sqrt((weight**2 * variance * (1 / sizes).sum(1)).sum()) / weight.sum()
         half = stats.norm.ppf(0.975) * error
-        agrees(cells[6], Interval(value, value - half, value + half, 0, 0, 0), 1, 100)
+        agrees(cells[6], Interval(value, value - half, value + half), 1, 100)
         assert cells[7].number == len(full)
 
 
 def clustered(values: Series, words: Series) -> Interval:
     """Return a normal interval over words; the page has a bootstrap, so it is only near."""
     number = mean_of(values, words)
-    half = 1.96 * np.sqrt(of_words(number)[0])
-    return Interval(number.value, number.value - half, number.value + half, 0, 0, 0)
+    half = 1.96 * np.sqrt(of_words(number))
+    return Interval(number.value, number.value - half, number.value + half)
 
 
 def is_about(cell: Cell, found: Interval) -> None:

@@ -38,7 +38,14 @@
   const draw = (chart) => {
     const spec = JSON.parse($(chart.id.replace("chart-", "spec-")).textContent);
     const before = drawn.get(chart);
-    const options = { actions: false, renderer: "svg", config: config(), tooltip: { theme: isDark() ? "dark" : "light" } };
+    const options = {
+      actions: false,
+      renderer: "svg",
+      config: config(),
+      tooltip: { theme: isDark() ? "dark" : "light" },
+      // Errors alone: a reader can do nothing about a warning, such as of an empty layer.
+      logLevel: 1,
+    };
     const drawing = Promise.resolve(before)
       .then((old) => old && old.finalize())
       .then(() => vegaEmbed(chart, spec, options));
