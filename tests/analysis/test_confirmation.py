@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from analysis_support import NAME, Planted, copy_of, folder, plant
 
+from analysis_support import NAME, Planted, copy_of, folder, plant
 from planted_study import Effect
 from tuning.analysis.confirmation import gains_on_test
 from tuning.confirming import confirming
