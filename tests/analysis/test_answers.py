@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from analysis_support import Planted, copy_of, plant
 
+from analysis_support import Planted, copy_of, plant
 from planted_study import Effect
 from tuning import measures
 from tuning.analysis.answers import TrialAnswers, read_answers, run_of

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from analysis_support import DEFAULT_ONLY, Planted, arms, control, plant
 
+from analysis_support import DEFAULT_ONLY, Planted, arms, control, plant
 from planted_study import Answers, Effect
 from tuning.analysis.answers import read_answers
 from tuning.analysis.configurations import (

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from analysis_support import Planted, plant
 
+from analysis_support import Planted, plant
 from planted_study import Effect
 from tuning.analysis.configurations import ConfigurationSummary
 from tuning.analysis.costs import costs_of, equal_examples

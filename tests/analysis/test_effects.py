@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from analysis_support import Planted, plant
 
+from analysis_support import Planted, plant
 from planted_study import Effect
 from tuning.mixed_effects import Basis
 from tuning.statistics import benjamini_hochberg

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from analysis_support import Planted, control, plant
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.contingency_tables import StratifiedTable
 
+from analysis_support import Planted, control, plant
 from planted_study import Effect
 from tuning.analysis.relations import (
     MIN_RUNS,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from analysis_support import Planted, control, plant
 
+from analysis_support import Planted, control, plant
 from planted_study import Effect
 from tuning.analysis.strata import MIN_WORDS, Stratum, confusion_of, strata_of
 from tuning.measures import STRATA

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from analysis_support import DEFAULT_ONLY, Planted, arms, control, plant
 
+from analysis_support import DEFAULT_ONLY, Planted, arms, control, plant
 from planted_study import Effect
 from tuning.analysis.configurations import ConfigurationSummary, Reading
 from tuning.analysis.verdict import headline, interval_points, points, verdict
