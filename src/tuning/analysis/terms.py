@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from tuning.analysis.configurations import ConfigurationSummary
+from tuning.analysis.influence import Influence
 from tuning.analysis.relations import ItemRelation, RunCorrelation
 from tuning.mixed_effects import Basis
 from tuning.scoring import SYNERGY_WEIGHT
@@ -143,6 +144,7 @@ class Family(NamedTuple):
 
 _HOLM, _HOCHBERG = "Holm", "Benjamini and Hochberg (q)"
 _NONE = "none, exploratory: each interval stands alone"
+_EACH = "none, exploratory: of 20 such tests one is below .05 by chance"
 _CORRECTIONS = {
     "default against untouched, position and count": f"{_HOLM}; named in advance",
     "configurations against the default": _HOLM,
@@ -159,6 +161,7 @@ def families(analysis: StudyAnalysis) -> list[Family]:
             for name, number in analysis.num_tests.items()
         ),
         Family("effects of single settings", len(analysis.effects), _HOCHBERG),
+        Family("influences of settings", _num_known(analysis.influences), _EACH),
         Family("correlations across runs", _num_known(analysis.correlations), _NONE),
         Family("relations across words", _num_known(analysis.item_relations), _NONE),
         Family("strata, strict and choice", _num_strata_tests(analysis), _NONE),
@@ -166,7 +169,7 @@ def families(analysis: StudyAnalysis) -> list[Family]:
     return [family for family in found if family.num_tests]
 
 
-def _num_known(rows: Sequence[RunCorrelation | ItemRelation]) -> int:
+def _num_known(rows: Sequence[RunCorrelation | ItemRelation | Influence]) -> int:
     return sum(row.reason is None for row in rows)
 
 

@@ -48,7 +48,12 @@
     };
     const drawing = Promise.resolve(before)
       .then((old) => old && old.finalize())
-      .then(() => vegaEmbed(chart, spec, options));
+      .then(() => vegaEmbed(chart, spec, options))
+      .then((drawing) => {
+        // The figure has a name and a caption, and its numbers stand in tables.
+        chart.querySelector("svg").setAttribute("aria-hidden", "true");
+        return drawing;
+      });
     drawn.set(chart, drawing);
     return drawing;
   };
