@@ -382,6 +382,7 @@ def test_a_thousand_trials_answer_within_a_second(
     many = dataclasses.replace(analysis, trials=trials, configurations=rows)
     path = pages / "many.html"
     path.write_text(report.render(many, visualization.figures(analysis)))
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
     browser.get(path.as_uri())
     timing = browser.execute_script(
         "const t = performance.getEntriesByType('navigation')[0]; return t.domInteractive"
