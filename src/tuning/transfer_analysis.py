@@ -107,7 +107,8 @@ def analyze(root: ResultsRoot, name: str) -> StudyAnalysis:
         num_pruned=len(_with_status(records, TrialStatus.PRUNED)),
         verdict=(),
         notes=[
-            *(*notes, *_mixtures(completed), *answers.notes),
+            *(*_lost_records(root, name, records), *notes),
+            *(*_mixtures(completed), *answers.notes, *_no_guesser(root, completed)),
             *(*curve_notes, *test_notes, *fresh_notes),
         ],
         tasks=_tasks(root, completed),
@@ -381,6 +382,15 @@ def _strata(
     return found
 
 
+def _no_guesser(root: ResultsRoot, completed: Sequence[TrialRecord]) -> list[str]:
+    if not completed or _baseline_of(root, completed[0]) is not None:
+        return []
+    return [
+        "the evaluation stored no letter guesser (scores.json is damaged, or of an older version): "
+        "strata have no word-blind baseline"
+    ]
+
+
 def _baseline_of(root: ResultsRoot, record: TrialRecord) -> BaselineOf | None:
     result = record.result
     for keys in (
@@ -429,7 +439,26 @@ def _confirmation(
         if confirmation is not None:
             told = [f"study {name}: {note}" for note in (*notes, *answers.notes)]
             return confirmation, [*unread, *told]
+        unread += [f"study {name} confirms nothing that can be read: {note}" for note in notes]
     return None, unread
+
+
+def _lost_records(root: ResultsRoot, name: str, records: Sequence[TrialRecord]) -> list[str]:
+    """Say which trials have ended by the study's events, and have no record."""
+    try:
+        events = files.read_json_lines(root.study(name).events)
+    except ResultsError as error:
+        return [f"the list of events is damaged, so lost trials would not be noticed: {error}"]
+    ended = {
+        str(event.get("trial_id"))
+        for event in events
+        if event.get("event") in ("completed", "failed", "pruned")
+    }
+    lost = sorted(ended - {record.trial_id for record in records})
+    if not lost:
+        return []
+    some = ", ".join(lost[:3]) + (", ..." if len(lost) > 3 else "")
+    return [f"{len(lost)} trials have ended but have no record that can be read: {some}"]
 
 
 def _final_gains(root: ResultsRoot, name: str) -> tuple[list[FinalGain], list[str]]:

@@ -99,9 +99,27 @@ def read_answers(root: ResultsRoot, records: Sequence[TrialRecord]) -> StudyAnsw
         if key not in made:
             made[key] = _trial_answers(frames, record, answers.notes)
         answers.trials[record.trial_id] = made[key]
+    _have_one_source(answers)
     _have_same_words(answers.trials)
     answers.notes[:] = list(dict.fromkeys(answers.notes))
     return answers
+
+
+def _have_one_source(answers: StudyAnswers) -> None:
+    """Take all seeds of a configuration from their records if one of them has no answers.
+
+    A recorded gain does not say on which words it rests, so beside a paired one it would look like
+    one on other words, and the mean of both more certain than it is.
+    """
+    groups: dict[str, list[TrialRecord]] = {}
+    for record in answers.records.values():
+        key = files.sha256_of_json(dict(record.parameters))
+        groups.setdefault(key, []).append(record)
+    for records in groups.values():
+        paired = [answers.trials[record.trial_id].is_paired for record in records]
+        if any(paired) and not all(paired):
+            for record in records:
+                answers.trials[record.trial_id] = _from_record(record)
 
 
 def _trial_answers(frames: _Frames, record: TrialRecord, notes: list[str]) -> TrialAnswers:

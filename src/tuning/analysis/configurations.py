@@ -50,6 +50,7 @@ class Reading(StrEnum):
     SAME = "no measurable change"
     WORSE = "worse"
     WORSE_FORMAT = "worse in format only"
+    CHANCE_WORSE = "worse, but not when corrected for the number of configurations"
     LEARNED = "learned"
     """What was trained improved: spelling, or in the direct arm the task itself."""
 
@@ -79,6 +80,8 @@ class TaskGain:
     corrected_after: float
     detectable: float
     """Smallest gain found with 80 % power with the seeds and words that there are."""
+    over_control: Estimate | None = None
+    """The gain above that of the format control; None where there is none."""
     q_value: float | None = None
     """Of the gain, Benjamini-Hochberg over all configurations and transfer tasks."""
     reading: Reading = Reading.SAME
@@ -286,6 +289,7 @@ def _task_gain(standing: Standing, contender: Contender, task: Task) -> TaskGain
         corrected_before=_chance_corrected(before.value, recorded.baseline),
         corrected_after=_chance_corrected(after, recorded.baseline),
         detectable=found.detectable,
+        over_control=_over_control(standing, contender, task),
     )
     return dataclasses.replace(gain, reading=_reading(standing, contender, task, gain))
 
@@ -368,18 +372,18 @@ def _reading(standing: Standing, contender: Contender, task: Task, gain: TaskGai
     assert gain.choice_after is not None
     if gain.choice_after.low <= gain.baseline:
         return Reading.GUESSING
-    if not _beats_control(standing, contender, task):
+    if gain.over_control is not None and gain.over_control.low <= 0:
         return Reading.CONTROL
     return Reading.TRANSFER
 
 
-def _beats_control(standing: Standing, contender: Contender, task: Task) -> bool:
-    """Whether the gain is more than the format control's; true where there is no control."""
+def _over_control(standing: Standing, contender: Contender, task: Task) -> Estimate | None:
+    """Return how much more a configuration gains than the format control, on the same items."""
     control = standing.control
-    if control is None:
-        return True
+    if control is None or control == contender:
+        return None
     runs = standing.gains(contender, task, STRICT), standing.gains(control, task, STRICT)
-    return difference(*runs, _pooled(standing, task, runs)).low > 0
+    return difference(*runs, _pooled(standing, task, runs))
 
 
 def _pooled(standing: Standing, task: Task, groups: Sequence[Sequence[Run]]) -> SeedSpread | None:
@@ -393,10 +397,9 @@ def _efficiency(
     for name, gain in ((Task.SPELLING, spelling), (task, target)):
         if gain.normalized.value is None:
             return Quantity(reason=f"{name}: {gain.normalized.reason}")
-    if spelling.gain.direction == 0:
-        return Quantity(
-            reason=f"the spelling gain, {_points(spelling.gain)}, is not distinguishable from 0"
-        )
+    if spelling.gain.direction <= 0:
+        why = "is a loss" if spelling.gain.direction else "is not distinguishable from 0"
+        return Quantity(reason=f"the spelling gain, {_points(spelling.gain)}, {why}")
     rooms = [_room(standing.before(contender, name)) for name in (task, Task.SPELLING)]
 
     def fraction(of: Contender) -> _Fraction:
@@ -544,6 +547,10 @@ def _corrected_for_number(
     row: ConfigurationSummary, gain: TaskGain, q_value: float | None
 ) -> TaskGain:
     reading = gain.reading
-    if reading is Reading.TRANSFER and not row.is_default and (q_value or 0) >= LEVEL:
-        reading = Reading.CHANCE
+    if not row.is_default and (q_value or 0) >= LEVEL:
+        reading = {
+            Reading.TRANSFER: Reading.CHANCE,
+            Reading.WORSE: Reading.CHANCE_WORSE,
+            Reading.WORSE_FORMAT: Reading.CHANCE_WORSE,
+        }.get(reading, reading)
     return dataclasses.replace(gain, q_value=q_value, reading=reading)

@@ -39,6 +39,7 @@ def verdict(analysis: StudyAnalysis) -> list[str]:
     if len(analysis.configurations) > 1:
         sentences.append(_ranking_sentence(analysis))
         sentences += _luck_sentences(analysis)
+    sentences += _test_sentence(analysis)
     sentences.append(_size_sentence(subject))
     if analysis.is_embedded_model:
         sentences.append(
@@ -56,6 +57,8 @@ def headline(row: ConfigurationSummary) -> str:
         Reading.WORSE: "Training on spelling made spelling worse",
     }[row.gains[Task.SPELLING.value].reading]
     where = "in the default configuration" if row.is_default else f"with {row.label}"
+    if row.gains[Task.SPELLING.value].gain.basis is Basis.WORDS:
+        where = f"in this one run {'of' if row.is_default else 'with'} {where.split(' ', 1)[1]}"
     said = " and ".join(_said(task, row.gains[task.value]) for task in TRANSFER_TASKS)
     return f"{learned} {where}; {said}."
 
@@ -70,6 +73,7 @@ def _said(task: Task, gain: TaskGain) -> str:
         Reading.SAME: f"{task} did not measurably change",
         Reading.WORSE: f"{task} got worse",
         Reading.WORSE_FORMAT: f"{task} got worse in format only",
+        Reading.CHANCE_WORSE: f"{task} got worse, as one of so many configurations may by chance",
         Reading.LEARNED: f"{task} improved",
     }[gain.reading]
 
@@ -189,6 +193,19 @@ def _luck_sentences(analysis: StudyAnalysis) -> list[str]:
             f"Trained again on {found.fresh_row.num_seeds} fresh seeds, {found.label} went from "
             f"{found.chosen.value:.3f} to {found.fresh.value:.3f}{beside}."
         )
+    return sentences
+
+
+def _test_sentence(analysis: StudyAnalysis) -> list[str]:
+    """Return what the words say that chose nothing, where they were asked."""
+    labels = dict.fromkeys(found.label for found in analysis.final_gains)
+    sentences = []
+    for label in labels:
+        own = [found for found in analysis.final_gains if found.label == label]
+        gains = ", ".join(f"{found.task} {interval_points(found.gain)}" for found in own)
+        seeds = own[0].gain.num_seeds
+        of = "this adapter alone" if seeds == 1 else f"{seeds} seeds"
+        sentences.append(f"On words of the test split, {label}, {of}: {gains}.")
     return sentences
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tuning.cli import options
+from tuning.errors import UserError
 
 if TYPE_CHECKING:
     from tuning.paths import ResultsRoot
@@ -38,6 +39,8 @@ def report(
     from tuning.paths import ResultsRoot
 
     root = ResultsRoot(results_dir)
+    if compare == name:
+        raise UserError(f"--compare names the study itself, {name}; name another one")
     with working("analysing and drawing", quiet=quiet):
         analysis, path = analyze_and_report(root, name)
     answer: dict[str, Any] = {"report": str(path), **dataclasses.asdict(analysis)}
@@ -55,7 +58,7 @@ def report(
     if as_json:
         typer.echo(json.dumps(answer))
         return
-    _say(sentences, paths)
+    _say(sentences, analysis.notes, paths)
 
 
 def analyze(
@@ -86,10 +89,17 @@ def analyze(
         files = {table: str(path) for table, path in paths.items()}
         typer.echo(json.dumps({"files": files, **dataclasses.asdict(analysis)}))
         return
-    _say(analysis.verdict, paths)
+    _say(analysis.verdict, analysis.notes, paths)
 
 
-def _say(sentences: Sequence[str], paths: Mapping[str, Path]) -> None:
+_MAX_NOTES = 5
+
+
+def _say(sentences: Sequence[str], notes: Sequence[str], paths: Mapping[str, Path]) -> None:
+    for note in notes[:_MAX_NOTES]:
+        typer.echo(f"read with care: {note}")
+    if len(notes) > _MAX_NOTES:
+        typer.echo(f"read with care: {len(notes) - _MAX_NOTES} more notes stand in the report")
     for sentence in sentences:
         typer.echo(f"- {sentence}")
     for what, path in paths.items():

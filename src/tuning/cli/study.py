@@ -363,6 +363,8 @@ def run_and_print(
     tables.CONSOLE.print(tables.ranking_table(analysis, tables.CONSOLE.width))
     if analysis.controls or analysis.base_arms:
         tables.CONSOLE.print(tables.arms_table(analysis))
+    for note in analysis.notes:
+        tables.CONSOLE.print(f"read with care: {note}")
     for sentence in analysis.verdict:
         tables.CONSOLE.print(f"- {sentence}")
     tables.CONSOLE.print(f"best configuration: {root.best_config(spec.name)}")
