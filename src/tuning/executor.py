@@ -118,13 +118,22 @@ def _agreed_spec(folder: StudyFolder, spec: StudySpec) -> StudySpec:
         files.write_atomic(folder.spec, text)
         return spec
     stored = read_spec(folder)
+    refuse_other(stored, spec, folder)
+    return stored.model_copy(update={"max_failures": spec.max_failures})
+
+
+def refuse_other(stored: StudySpec, spec: StudySpec, folder: StudyFolder) -> None:
+    """Refuse to go on with a study that was asked something else.
+
+    Raises:
+        ResultsError: It was.
+    """
     for name in ("space", "base", "focus", "step_scale", "seed", "score_weights", "deterministic"):
         if getattr(stored, name) != getattr(spec, name):
             raise ResultsError(
                 f"study {spec.name} exists with another {name.replace('_', ' ')}; "
                 f"choose another --name, or remove {folder.root}"
             )
-    return stored.model_copy(update={"max_failures": spec.max_failures})
 
 
 @dataclass

@@ -6,6 +6,7 @@ came of the one before.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -26,7 +27,7 @@ from tuning.points import Parameter, Point, Points, exists
 from tuning.records import TrialRecord, TrialStatus, intact_record
 from tuning.scoring import TRANSFER_SCORE, Focus
 from tuning.search_space import Strategy, not_learned
-from tuning.study import StudySpec
+from tuning.study import StudySpec, existing_spec, readable_records, study_names
 
 Setting = Mapping[str, Any]
 """A value of every learned hyperparameter; one whose condition is not met is at the default."""
@@ -179,7 +180,8 @@ def read_evidence(
         records: Of its finished trials.
         focus: What is to be as high as possible.
     """
-    own = list(_own_runs(learned, records, focus))
+    again = _confirming_records(root, learned.spec.name)
+    own = list(_own_runs(learned, [*records, *again], focus))
     later = [run for run in followups(root, learned, focus)]
     runs = [*own, *later, *_planned(learned, records)]
     groups: dict[str, dict[int, _Run]] = {}
@@ -208,6 +210,17 @@ def read_evidence(
         ),
         evaluation_seconds=_median(r.execution.evaluation_seconds for r in completed) or 0.0,
     )
+
+
+def _confirming_records(root: ResultsRoot, name: str) -> list[TrialRecord]:
+    """Return what came of the study's winners on fresh seeds; nothing of what cannot be read."""
+    found: list[TrialRecord] = []
+    for other in study_names(root):
+        with contextlib.suppress(UserError):
+            spec = existing_spec(root, other)
+            if spec.confirms == name:
+                found += readable_records(spec, root.study(other))[0]
+    return found
 
 
 def _own_runs(learned: Learned, records: Sequence[TrialRecord], focus: Focus) -> Iterator[_Run]:

@@ -268,16 +268,21 @@ def print_plan(
     """Print the trials of a study, what they have in common, and what they cost.
 
     Raises:
-        UserError: There are too many.
+        UserError: There are too many, or the study exists and was asked something else.
     """
     from tuning.cli.space import print_notes
     from tuning.estimate import estimate
+    from tuning.executor import refuse_other
     from tuning.fingerprint import training_key, weights_key
     from tuning.grid import check_size
     from tuning.paths import ResultsRoot
+    from tuning.study import read_spec
 
     plan = spec.plan()
     check_size(plan)
+    folder = ResultsRoot(results_dir).study(spec.name)
+    if folder.spec.exists():
+        refuse_other(read_spec(folder), spec, folder)
     known = list(plan.known())
     configs = [p.config for p in known]
     # A trial that follows from results is taken to cost what the default costs.
