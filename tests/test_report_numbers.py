@@ -795,6 +795,18 @@ def test_arms(study: Study, known: Known, rows: dict[str, Row]) -> None:
         assert [c.text for c in cells[8:]] == [reading_of(row, t, known, rows) for t in TRANSFER]
 
 
+def test_gains_above_the_control(study: Study, known: Known, rows: dict[str, Row]) -> None:
+    table = table_of(study, "over-control").by_first()
+    control = rows["arm=format_control"]
+    arms = [row for row in (known.default, *known.controls) if row is not control]
+    assert set(table) == {row.label for row in arms}
+    for row in arms:
+        for place, task in enumerate(TASKS):
+            pair = gains(row, task), gains(control, task)
+            spread = spread_of(pair) or known.spread_in(task)
+            agrees(table[row.label][2 + place], difference(*pair, spread), 1, 100)
+
+
 def test_effects(study: Study, known: Known) -> None:
     table = table_of(study, "effects")
     varied = [row for row in known.ranked if row.label != "default"]

@@ -529,3 +529,40 @@ def test_where_it_came_from_is_told() -> None:
     lost = sum(r.execution.train_seconds for r in records if r.result.status == "failed") / 60
     assert told["minutes of trials that failed or were stopped"] == pytest.approx(lost, abs=0.005)
     assert told["default configuration"]["experiment_name"] == "small"
+
+
+# --- what is lost never makes a study surer ---------------------------------------------------
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut"])
+def test_a_seed_without_answers_makes_no_interval_narrower(
+    study: Planted, root: ResultsRoot, damage: str
+) -> None:
+    lost = study.records[study.row("default").trial_ids[0]].result
+    path = root.training(lost.training_key).evaluation(lost.evaluation_key or "")
+    path = path / PREDICTIONS
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:1000])
+    found = analyze(root, study.spec.name)
+    default = found.default
+    assert default is not None
+    for task, whole in study.row("default").gains.items():
+        less = default.gains[task]
+        assert less.gain.value == pytest.approx(whole.gain.value, abs=1e-9)
+        assert less.gain.standard_error >= 0.97 * whole.gain.standard_error
+    assert any("missing or damaged" in note for note in found.notes)
+
+
+def test_lost_records_are_said(study: Planted, root: ResultsRoot) -> None:
+    for trial in root.study(study.spec.name).trials.iterdir():
+        shutil.rmtree(trial)
+    found = analyze(root, study.spec.name)
+    assert found.num_completed == 0
+    assert any("have ended but have no record" in note for note in found.notes)
+
+
+def test_damaged_events_are_said(study: Planted, root: ResultsRoot) -> None:
+    root.study(study.spec.name).events.write_bytes(b"\x00\xff{\nbroken\n{}\n")
+    assert any("events" in note for note in analyze(root, study.spec.name).notes)

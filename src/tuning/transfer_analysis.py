@@ -454,11 +454,13 @@ def _lost_records(root: ResultsRoot, name: str, records: Sequence[TrialRecord]) 
         for event in events
         if event.get("event") in ("completed", "failed", "pruned")
     }
-    lost = sorted(ended - {record.trial_id for record in records})
+    folder = root.study(name)
+    known = {record.trial_id for record in records}
+    lost = sorted(t for t in ended - known if not folder.trial(t).record.exists())
     if not lost:
         return []
     some = ", ".join(lost[:3]) + (", ..." if len(lost) > 3 else "")
-    return [f"{len(lost)} trials have ended but have no record that can be read: {some}"]
+    return [f"{len(lost)} trials have ended but have no record: {some}"]
 
 
 def _final_gains(root: ResultsRoot, name: str) -> tuple[list[FinalGain], list[str]]:

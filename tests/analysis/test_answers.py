@@ -175,9 +175,11 @@ def test_answers_that_cannot_be_read_are_replaced_by_the_record(
     root, records = damaged
     damage(predictions(root, records[0]))
     found = read_answers(root, records)
-    broken, *rest = (found.trials[r.trial_id] for r in records)
-    assert not broken.is_paired
-    assert all(trial.is_paired for trial in rest)
+    broken = found.trials[records[0].trial_id]
+    # Seeds of one configuration rest on one kind of source: else words would look independent.
+    for record in records:
+        is_same = record.parameters == records[0].parameters
+        assert found.trials[record.trial_id].is_paired is not is_same
     assert found.notes == [
         f"answers of trial {records[0].trial_id} are missing or damaged: gains are those of the "
         "record"

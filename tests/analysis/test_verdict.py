@@ -71,6 +71,7 @@ SAYS = {
     Reading.SAME: "position did not measurably change",
     Reading.WORSE: "position got worse",
     Reading.WORSE_FORMAT: "position got worse in format only",
+    Reading.CHANCE_WORSE: "position got worse, as one of so many configurations may by chance",
     Reading.LEARNED: "position improved",
 }
 

@@ -372,7 +372,8 @@ def _reading(standing: Standing, contender: Contender, task: Task, gain: TaskGai
     assert gain.choice_after is not None
     if gain.choice_after.low <= gain.baseline:
         return Reading.GUESSING
-    if gain.over_control is not None and gain.over_control.low <= 0:
+    is_control_itself = contender == standing.control
+    if is_control_itself or (gain.over_control is not None and gain.over_control.low <= 0):
         return Reading.CONTROL
     return Reading.TRANSFER
 

@@ -138,6 +138,7 @@ def _caption(found: Recommendations) -> str:
     known = "" if found.is_spread_known else ", a guess"
     return (
         f"{base} Gains over it and probabilities are those of a model of the results, with 95 % "
-        f"intervals; {found.num_candidates:,} configurations were compared. Spread over seeds: "
+        f"intervals; {found.num_candidates:,} configurations were compared, and stand in the order "
+        "of what a run is expected to teach about the best. Spread over seeds: "
         f"{100 * found.spread:.1f} points{known}."
     )
