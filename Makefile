@@ -30,6 +30,8 @@ bench: $(VENV)/.run
 	$(BIN)/python benchmarks/executor.py
 	$(BIN)/python benchmarks/workers.py
 	$(BIN)/python benchmarks/pruning.py --simulated 20
+	$(BIN)/python benchmarks/calibration.py --repeats 1000
+	$(BIN)/python benchmarks/analysis.py --trials 31 100
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
