@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from tuning.mixed_effects import Run, estimate, mean_of_items, spread_over_seeds
+from tuning.mixed_effects import Run, SeedSpread, estimate, mean_of_items, spread_over_seeds
 from tuning.ranking import compare_with
 
 REDRAWN = 0.4
@@ -122,7 +122,9 @@ def gain_results(
     )
 
 
-def _study(world: World, rng: np.random.Generator, effect: float, num_seeds: int, borrowed: int):  # type: ignore[no-untyped-def]
+def _study(
+    world: World, rng: np.random.Generator, effect: float, num_seeds: int, borrowed: int
+) -> tuple[list[Run], SeedSpread | None]:
     rates_W, shifts_W = world.words(rng)
     base_N = world.base(rng, rates_W)
     runs = [world.run(rng, effect, rates_W, shifts_W, base_N) for _ in range(num_seeds)]
@@ -245,7 +247,7 @@ def _search(
     return [runs(default_seeds, 0.0), *(runs(seeds, effect) for effect in effects)]
 
 
-def _is_kept(groups: Sequence[Sequence[Run]], spread) -> bool:  # type: ignore[no-untyped-def]
+def _is_kept(groups: Sequence[Sequence[Run]], spread: SeedSpread | None) -> bool:
     """Whether the truly best, which is the second group, is not told from the one that leads."""
     means = [float(np.mean([run.value for run in runs])) for runs in groups]
     leader = int(np.argmax(means))

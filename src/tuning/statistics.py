@@ -11,6 +11,8 @@ from scipy import special, stats
 from statsmodels.stats.proportion import proportion_confint
 
 CONFIDENCE = 0.95
+Z = 1.959963984540054
+"""Normal quantile of a 95 % interval."""
 BOOTSTRAP_REPEATS = 2000
 
 # Shapes: N items, C clusters (words), R repeats.

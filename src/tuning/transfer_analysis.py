@@ -12,7 +12,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 from pydantic import TypeAdapter, ValidationError
@@ -83,7 +83,7 @@ def analyze(root: ResultsRoot, name: str) -> StudyAnalysis:
     table = table_of(spec, answers, completed)
     curves, curve_notes = _curves(root, spec, completed, answers)
     patterns = patterns_of(curves)
-    shown = _shown(table)
+    looks = _looks(answers, _shown(table))
     final_gains, test_notes = _final_gains(root, name)
     confirmation, fresh_notes = _confirmation(root, spec, table)
     first = completed[0].result if completed else None
@@ -124,7 +124,7 @@ def analyze(root: ResultsRoot, name: str) -> StudyAnalysis:
         trials=[_trial_row(spec, record) for record in records],
         runs=runs,
         correlations=run_correlations(runs) if completed else [],
-        item_relations=_item_relations(answers, shown),
+        item_relations=_item_relations(looks),
         effects=direct_effects(table),
         influences=influences(points, parameters, targets) if points else [],
         marginals=marginals(points, parameters, targets) if points else [],
@@ -134,8 +134,8 @@ def analyze(root: ResultsRoot, name: str) -> StudyAnalysis:
         curves=curves,
         patterns=patterns,
         pattern_sentences=sentences(patterns),
-        strata=_strata(root, answers, table, shown),
-        confusion=_confusion(answers, shown),
+        strata=_strata(root, answers, table, looks),
+        confusion=_confusion(looks),
         confirmation=confirmation,
         final_gains=final_gains,
         front=front(spec, completed),
@@ -346,37 +346,53 @@ def _curve(
 # --- the default and the best, item by item ---------------------------------------------------
 
 
-def _item_relations(
-    answers: StudyAnswers, shown: Sequence[ConfigurationSummary]
-) -> list[ItemRelation]:
+class _Look(NamedTuple):
+    """One configuration with all its answers."""
+
+    row: ConfigurationSummary
+    base: pd.DataFrame
+    frames: list[pd.DataFrame]
+    """Of each seed."""
+    is_first: bool
+    """Whether the untouched model is described beside it."""
+
+
+def _looks(answers: StudyAnswers, shown: Sequence[ConfigurationSummary]) -> list[_Look]:
+    """Return the configurations that have stored answers for every seed."""
     found = []
-    for number, row in enumerate(shown):
-        base, frames = _frames(answers, row)
-        if base is None or not frames:
+    for place, row in enumerate(shown):
+        if not all(answers.trials[trial_id].is_paired for trial_id in row.trial_ids):
             continue
-        if number == 0:
-            found += item_relations([base], "untouched", "untouched")
-        found += item_relations(frames, "tuned", row.label)
+        base = answers.base_frame(row.trial_ids[0])
+        frames = [f for f in map(answers.frame, row.trial_ids) if f is not None]
+        if base is not None and frames:
+            found.append(_Look(row, base, frames, place == 0))
     return found
 
 
-def _frames(
-    answers: StudyAnswers, row: ConfigurationSummary
-) -> tuple[pd.DataFrame | None, list[pd.DataFrame]]:
-    if not all(answers.trials[trial_id].is_paired for trial_id in row.trial_ids):
-        return None, []
-    frames = [answers.frame(trial_id) for trial_id in row.trial_ids]
-    return answers.base_frame(row.trial_ids[0]), [frame for frame in frames if frame is not None]
+def _item_relations(looks: Sequence[_Look]) -> list[ItemRelation]:
+    found = []
+    for look in looks:
+        if look.is_first:
+            found += item_relations([look.base], "untouched", "untouched")
+        found += item_relations(look.frames, "tuned", look.row.label)
+    return found
+
+
+def _confusion(looks: Sequence[_Look]) -> list[CountConfusion]:
+    found = []
+    for look in looks:
+        if look.is_first:
+            found += confusion_of("untouched", [look.base])
+        found += confusion_of(look.row.label, look.frames)
+    return found
 
 
 def _strata(
-    root: ResultsRoot, answers: StudyAnswers, table: Table, shown: Sequence[ConfigurationSummary]
+    root: ResultsRoot, answers: StudyAnswers, table: Table, looks: Sequence[_Look]
 ) -> list[Stratum]:
     found = []
-    for row in shown:
-        base, frames = _frames(answers, row)
-        if base is None or not frames:
-            continue
+    for row, base, frames, _ in looks:
         baseline_of = _baseline_of(root, answers.records[row.trial_ids[0]])
         found += strata_of(row.label, base, frames, baseline_of, table.standing.spread)
     return found
@@ -402,20 +418,6 @@ def _baseline_of(root: ResultsRoot, record: TrialRecord) -> BaselineOf | None:
         except ValueError:
             continue
     return None
-
-
-def _confusion(
-    answers: StudyAnswers, shown: Sequence[ConfigurationSummary]
-) -> list[CountConfusion]:
-    found = []
-    for number, row in enumerate(shown):
-        base, frames = _frames(answers, row)
-        if base is None or not frames:
-            continue
-        if number == 0:
-            found += confusion_of("untouched", [base])
-        found += confusion_of(row.label, frames)
-    return found
 
 
 def _confirmation(

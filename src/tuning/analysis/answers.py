@@ -22,13 +22,13 @@ from tuning.mixed_effects import Run, mean_of_items
 from tuning.paths import ResultsRoot
 from tuning.records import TrialRecord
 from tuning.scoring import SYNERGY_WEIGHT, Focus, Weights
+from tuning.statistics import Z
 from tuning.tasks.items import EVALUATED_TASKS, Task
 
 READINGS = (STRICT, CHOICE, LENIENT)
 _KEY = ["task", "word", "template"]
 _SHOWN = (*_KEY, STRICT, CHOICE, "choice", "prompt", "gold", "n", "letter", "stratum", "num_tokens")
 """Columns that a close look at a configuration needs."""
-_Z = 1.959963984540054
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,7 +290,7 @@ def run_of(gain: Gain, num_words: int, pattern: str = "0") -> Run:
         num_words: Words that it rests on.
         pattern: Hex digits; runs of one pattern are taken to answer the same words alike.
     """
-    deviation = (gain.high - gain.low) / 2 / _Z
+    deviation = (gain.high - gain.low) / 2 / Z
     influence_C = np.random.default_rng(int(pattern, 16)).normal(size=num_words)
     influence_C -= influence_C.mean()
     influence_C *= deviation * np.sqrt((num_words - 1) / num_words / (influence_C**2).sum())

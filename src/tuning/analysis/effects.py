@@ -33,7 +33,8 @@ def direct_effects(table: Table) -> list[DirectEffect]:
     Configurations that train the default's own weights have none.
     """
     standing = table.standing
-    by_id = {tuple(c.trial_ids): c for c in contenders(standing.spec, _records(standing))}
+    records = list(standing.records.values())
+    by_id = {tuple(c.trial_ids): c for c in contenders(standing.spec, records)}
     default = table.default
     if default is None:
         return []
@@ -71,7 +72,3 @@ def _effects(
         standing.objectives(other), standing.objectives(default), standing.spread["objective"]
     )
     return [*effects, ("objective", objective)]
-
-
-def _records(standing: Standing) -> list:  # type: ignore[type-arg]
-    return list(standing.records.values())

@@ -12,7 +12,7 @@ from scipy.stats import rankdata
 
 from tuning.analysis.configurations import Standing
 from tuning.measures import STRICT
-from tuning.statistics import Correlation, critical_correlation, pearson, spearman
+from tuning.statistics import Correlation, Z, critical_correlation, pearson, spearman
 from tuning.study import contenders, is_control
 from tuning.tasks.items import TRANSFER_TASKS, Task
 
@@ -241,13 +241,10 @@ def _item_relation(
         accuracy_spelled=float(yes.mean()),
         accuracy_unspelled=float(no.mean()),
         difference=value,
-        low=value - _Z * error,
-        high=value + _Z * error,
+        low=value - Z * error,
+        high=value + Z * error,
         num_strata=num_strata,
     )
-
-
-_Z = 1.959963984540054
 
 
 def _refused(bare: ItemRelation, reason: str) -> ItemRelation:
