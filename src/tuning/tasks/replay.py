@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from tuning.errors import DataError, LeakError, shown
 from tuning.files import json_object, numbered_lines
-from tuning.tasks.items import REPEAT, Item, Task
+from tuning.tasks.items import REPEAT, Item, Task, Template
 from tuning.tasks.leak_scan import Finding, check_item, find_leak, masked_text
 
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -32,6 +32,10 @@ MONTHS = (
     "November",
     "December",
 )
+ADD = Template("add", "What is {a} + {b}?\n")
+SUBTRACT = Template("subtract", "What is {a} - {b}?\n")
+AFTER = Template("after", "Which {noun} comes after {name}?\n")
+BEFORE = Template("before", "Which {noun} comes before {name}?\n")
 
 
 class Replay(Protocol):
@@ -80,16 +84,17 @@ def repeat_item(words: Sequence[str]) -> Item:
 def _arithmetic(rng: random.Random) -> Item:
     a, b = int(rng.random() * 50), int(rng.random() * 50)
     if rng.random() < 0.5:
-        return _item("add", f"What is {a} + {b}?\n", str(a + b))
-    return _item("subtract", f"What is {a + b} - {a}?\n", str(b))
+        return _item(ADD.name, ADD.fill(a=a, b=b), str(a + b))
+    return _item(SUBTRACT.name, SUBTRACT.fill(a=a + b, b=a), str(b))
 
 
 def _neighbour(noun: str, names: Sequence[str], rng: random.Random) -> Item:
     i = int(rng.random() * len(names))
     if rng.random() < 0.5:
-        question = f"Which {noun} comes after {names[i]}?\n"
-        return _item(f"{noun}_after", question, names[(i + 1) % len(names)])
-    return _item(f"{noun}_before", f"Which {noun} comes before {names[i]}?\n", names[i - 1])
+        question = AFTER.fill(noun=noun, name=names[i])
+        return _item(f"{noun}_{AFTER.name}", question, names[(i + 1) % len(names)])
+    question = BEFORE.fill(noun=noun, name=names[i])
+    return _item(f"{noun}_{BEFORE.name}", question, names[i - 1])
 
 
 def _item(template: str, question: str, answer: str, words: Sequence[str] = ()) -> Item:
@@ -106,12 +111,13 @@ def _item(template: str, question: str, answer: str, words: Sequence[str] = ()) 
 def fixed_texts() -> list[str]:
     """Return the wording of every replay item that holds no word of a list."""
     neighbours = [
-        f"Which {noun} comes {way} {name}?"
+        template.fill(noun=noun, name=name).strip()
         for noun, names in (("day", DAYS), ("month", MONTHS))
-        for way in ("after", "before")
+        for template in (AFTER, BEFORE)
         for name in names
     ]
-    return [*neighbours, REPEAT.text.partition("{")[0].strip(), "What is"]
+    openings = [template.text.partition("{")[0].strip() for template in (REPEAT, ADD)]
+    return [*neighbours, *openings]
 
 
 MAX_LINE_BYTES = 16_384

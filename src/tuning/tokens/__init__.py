@@ -1,0 +1,1 @@
+"""Tokens: what a vocabulary holds, its English part, how words are cut, what thinking mode adds."""

@@ -1,0 +1,72 @@
+"""Every wording that tasks can ask or train, with a letter in the place of the word.
+
+A subset keeps the tokens of these texts whatever its rule. Which words it keeps is the rule's
+affair: none is in here.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import string
+from collections.abc import Iterator
+
+from tuning.tasks import count, position, replay, spelling
+from tuning.tasks.items import REPEAT
+from tuning.tasks.words import MAX_LETTERS
+
+Question = tuple[str, str]
+"""A question and an answer in the right format."""
+
+_WORD = "a"
+_LARGEST_NUMBER = 98
+"""Of replay's arithmetic."""
+
+
+@functools.cache
+def every_question() -> tuple[Question, ...]:
+    """Return questions with answers that hold every token beside those of words, each once."""
+    parts = (_spelling(), _inverse(), _position(), _count(), _replay())
+    return tuple(dict.fromkeys(itertools.chain(*parts)))
+
+
+def _spelling() -> Iterator[Question]:
+    carriers = ("", *(carrier.format(word=_WORD) for carrier in spelling.CARRIERS))
+    for separator in spelling.SEPARATORS:
+        for letters in (string.ascii_lowercase, string.ascii_uppercase):
+            answer = spelling.spell(letters, separator.text)
+            for template in spelling.TEMPLATES:
+                for carrier, quote in itertools.product(carriers, ("", '"')):
+                    word = f"{quote}{letters[0]}{quote}"
+                    yield carrier + template.fill(word=word, separator=separator.name), answer
+
+
+def _inverse() -> Iterator[Question]:
+    for separator, template in itertools.product(spelling.SEPARATORS, spelling.INVERSE_TEMPLATES):
+        letters = spelling.spell(string.ascii_lowercase, separator.text)
+        yield template.fill(letters=letters), _WORD
+
+
+def _position() -> Iterator[Question]:
+    told = f"{_WORD} is spelled {spelling.spell(string.ascii_lowercase, ' ')}.\n"
+    for template, n in itertools.product(position.TEMPLATES, range(1, MAX_LETTERS + 1)):
+        question = template.fill(n=n, ordinal=position.ordinal(n), word=_WORD)
+        yield question, string.ascii_lowercase[n - 1]
+        yield told + question, string.ascii_lowercase[n - 1]
+
+
+def _count() -> Iterator[Question]:
+    for template, letter in itertools.product(count.TEMPLATES, string.ascii_lowercase):
+        for times in range(10):
+            yield template.fill(letter=letter, word=_WORD), str(times)
+
+
+def _replay() -> Iterator[Question]:
+    for number in range(_LARGEST_NUMBER + 1):
+        yield replay.ADD.fill(a=number, b=number), str(number)
+        yield replay.SUBTRACT.fill(a=number, b=number), str(number)
+    yield REPEAT.fill(phrase=_WORD), _WORD
+    for noun, names in (("day", replay.DAYS), ("month", replay.MONTHS)):
+        for name in names:
+            yield replay.AFTER.fill(noun=noun, name=name), name
+            yield replay.BEFORE.fill(noun=noun, name=name), name
