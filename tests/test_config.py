@@ -152,6 +152,7 @@ LEGAL = st.fixed_dictionaries(
             {
                 "model_name": NAME,
                 "use_english_only_tokens": st.booleans(),
+                "subset_rule": st.sampled_from([rule.value for rule in SubsetRule]),
                 "analyze_thinking_mode": st.booleans(),
             }
         ),
@@ -162,6 +163,8 @@ LEGAL = st.fixed_dictionaries(
                 "num_generated_items": st.integers(0, 100_000),
                 "four_shot": st.booleans(),
                 "oracle": st.booleans(),
+                "num_thinking_items": st.integers(1, 10_000),
+                "max_thinking_tokens": st.integers(1, 32_768),
             }
         ),
     }
@@ -768,12 +771,15 @@ CHANGES_NO_WEIGHT = {
     "evaluation_config.num_generated_items": 0,
     "evaluation_config.four_shot": True,
     "evaluation_config.oracle": True,
+    "evaluation_config.num_thinking_items": 3,
+    "evaluation_config.max_thinking_tokens": 16,
 }
 DEPENDS_ON_SCHEDULE = {"training_config.max_steps": 2000}
+DEPENDS_ON_SUBSET = {"tokenizer_config.subset_rule": "letters"}
 
 
 def test_every_field_of_the_schema_is_said_to_change_the_weights_or_not() -> None:
-    said = [*CHANGES_WEIGHTS, *CHANGES_NO_WEIGHT, *DEPENDS_ON_SCHEDULE]
+    said = [*CHANGES_WEIGHTS, *CHANGES_NO_WEIGHT, *DEPENDS_ON_SCHEDULE, *DEPENDS_ON_SUBSET]
     assert len(said) == len(set(said))
     assert set(said) == set(leaves()), "say of the new field whether it can change the weights"
 
@@ -785,6 +791,14 @@ def test_the_key_changes_with_whatever_can_change_the_weights(dotted: str, sched
     other = merged(base.model_dump(mode="json"), configs.nested(dotted, CHANGES_WEIGHTS[dotted]))
     assert training_key(build(other, "test")) != training_key(base)
     assert weights_key(build(other, "test")) != weights_key(base)
+
+
+def test_the_rule_of_a_subset_is_in_the_key_only_where_the_vocabulary_is_sliced() -> None:
+    (dotted, rule), english = *DEPENDS_ON_SUBSET.items(), "tokenizer_config.use_english_only_tokens"
+    whole, sliced = changed(english, False), changed(english, True)
+    for base, is_other in ((whole, False), (sliced, True)):
+        other = build(merged(base.model_dump(mode="json"), configs.nested(dotted, rule)), "test")
+        assert (training_key(other) != training_key(base)) is is_other
 
 
 @pytest.mark.parametrize("schedule", ["constant_with_warmup", "linear"])

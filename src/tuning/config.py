@@ -48,6 +48,7 @@ from tuning.schema import (
 )
 from tuning.tasks.difficulty import Band
 from tuning.tasks.stream import Arm
+from tuning.tokens.subset import SubsetRule
 
 
 def _time_stamp(value: Any) -> Any:
@@ -204,9 +205,16 @@ class TokenizerConfig(Section):
     model_name: Text = "Qwen/Qwen3-4B"
     """A model of `tuning models list`, a Hub id, or a local folder."""
     use_english_only_tokens: Flag = False
-    """Slice the vocabulary to English tokens."""
+    """Train and evaluate on the English part of the vocabulary alone."""
+    subset_rule: SubsetRule = SubsetRule.PRINTABLE
+    """Which tokens count as English; all but dictionary keep every word a-z."""
     analyze_thinking_mode: Flag = False
     """Also record the model's answers with thinking on. Changes an analysis, not the training."""
+
+    @property
+    def subset(self) -> SubsetRule | None:
+        """The rule that slices the vocabulary; None where the model has it whole."""
+        return self.subset_rule if self.use_english_only_tokens else None
 
 
 class EvaluationConfig(Section):
@@ -222,6 +230,10 @@ class EvaluationConfig(Section):
     """Also ask the untouched model with four examples before each question."""
     oracle: Flag = False
     """Also ask the untouched model with the spelling told in the prompt."""
+    num_thinking_items: Annotated[int, Field(ge=1, le=10_000, strict=True)] = 30
+    """With analyze_thinking_mode: items answered freely with thinking on, and again with it off."""
+    max_thinking_tokens: Annotated[int, Field(ge=1, le=32_768, strict=True)] = 256
+    """With analyze_thinking_mode: longest answer; thinking counts."""
 
 
 def _now() -> str:

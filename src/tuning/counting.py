@@ -83,6 +83,8 @@ _TIES = [
     *(frozenset(law.keys) for law in LAWS),
     # Under a schedule that knows its end, a shorter run is no part of a longer one.
     frozenset({"training_config.schedule", "training_config.max_steps"}),
+    # A rule means nothing where the vocabulary is whole.
+    frozenset({"tokenizer_config.use_english_only_tokens", "tokenizer_config.subset_rule"}),
 ]
 
 

@@ -103,10 +103,10 @@ def _read(
 
 
 def _test_bench(config: ExperimentConfig) -> Bench:
-    model = config.tokenizer_config.model_name
-    words = split_subjects(subject_words(model))[Split.TEST]
+    model, subset = config.tokenizer_config.model_name, config.tokenizer_config.subset
+    words = split_subjects(subject_words(model, subset))[Split.TEST]
     precision = resolved_precision(config.training_config.precision)
-    return new_bench(model, precision, config.evaluation_config, words)
+    return new_bench(model, precision, config.evaluation_config, words, subset)
 
 
 def _results(

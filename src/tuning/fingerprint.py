@@ -62,7 +62,7 @@ def training_identity(config: ExperimentConfig) -> dict[str, Any]:
         "training_version": TRAINING_VERSION,
         "model": _model_identity(config.tokenizer_config.model_name),
         "words": _words_identity(config.tokenizer_config.model_name),
-        "english_only": config.tokenizer_config.use_english_only_tokens,
+        "english_only": config.tokenizer_config.subset or False,
         "lora": config.lora_config.model_dump(mode="json"),
         "optimizer": training.model_dump(
             mode="json",

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tuning.config import EvaluationConfig, ExperimentConfig
-from tuning.errors import ModelError
 from tuning.evaluation.one_pass import OnePassScorer
 from tuning.fingerprint import resolved_precision
 from tuning.measures import BaselineOf, baseline_from
@@ -16,6 +15,7 @@ from tuning.tasks.baselines import LetterGuesser, fit_letter_guesser
 from tuning.tasks.splits import Split, split_subjects
 from tuning.tasks.suite import Suite, build_suite
 from tuning.tasks.words import SubjectWords
+from tuning.tokens.subset import SubsetRule
 
 
 @dataclass(frozen=True)
@@ -40,52 +40,62 @@ def load_bench(config: ExperimentConfig) -> Bench:
     """Return the bench of a configuration's model; the last one is kept, so trials start warm.
 
     Raises:
-        ModelError: The model cannot be had.
+        UserError: The model cannot be had, or there are too few words.
     """
-    if config.tokenizer_config.use_english_only_tokens:
-        raise ModelError(
-            "use_english_only_tokens needs the vocabulary slicing of model/vocabulary.py, "
-            "which does not exist yet; set it to false"
-        )
+    model = config.tokenizer_config
     precision = resolved_precision(config.training_config.precision)
-    return validation_bench(config.tokenizer_config.model_name, precision, config.evaluation_config)
+    return validation_bench(model.model_name, precision, config.evaluation_config, model.subset)
 
 
 @functools.lru_cache(maxsize=1)
-def validation_bench(model_name: str, precision: str, sizes: EvaluationConfig) -> Bench:
+def validation_bench(
+    model_name: str, precision: str, sizes: EvaluationConfig, subset: SubsetRule | None = None
+) -> Bench:
     """Return the bench that asks about words of the validation split; the last one is kept.
 
     Raises:
         UserError: The model cannot be had, or there are too few words.
     """
-    held_out = split_subjects(subject_words(model_name))[Split.VALIDATION]
-    return new_bench(model_name, precision, sizes, held_out)
+    held_out = split_subjects(subject_words(model_name, subset))[Split.VALIDATION]
+    return new_bench(model_name, precision, sizes, held_out, subset)
 
 
 def new_bench(
-    model_name: str, precision: str, sizes: EvaluationConfig, asked: SubjectWords
+    model_name: str,
+    precision: str,
+    sizes: EvaluationConfig,
+    asked: SubjectWords,
+    subset: SubsetRule | None = None,
 ) -> Bench:
     """Return a bench whose suites ask about some of the words `asked`.
 
     Raises:
         UserError: The model cannot be had, or there are too few words.
     """
-    cut = load_base(model_name, precision).tokenizer.cut
+    cut = load_base(model_name, precision, subset).tokenizer.cut
     suite = build_suite(asked, sizes.num_words, cut)
     monitor = build_suite(asked, sizes.num_monitor_words, cut)
-    return bench_on(model_name, precision, sizes, suite, monitor)
+    return bench_on(model_name, precision, sizes, suite, monitor, subset)
 
 
 def bench_on(
-    model_name: str, precision: str, sizes: EvaluationConfig, suite: Suite, monitor: Suite
+    model_name: str,
+    precision: str,
+    sizes: EvaluationConfig,
+    suite: Suite,
+    monitor: Suite,
+    subset: SubsetRule | None = None,
 ) -> Bench:
     """Return a bench over given suites.
 
     Raises:
-        UserError: The model cannot be had, or lacks tokens for an item.
+        UserError: The model cannot be had, or it or its subset lacks tokens for an item.
     """
-    base = load_base(model_name, precision)
-    words = split_subjects(subject_words(model_name))
+    base = load_base(model_name, precision, subset)
+    if subset is not None:
+        # Every item, before anything is trained or asked.
+        base.tokenizer.encode_items(suite.items)
+    words = split_subjects(subject_words(model_name, subset))
     guesser = fit_letter_guesser(words[Split.TRAIN].real)
     return Bench(
         base=base,

@@ -30,6 +30,7 @@ from tuning.tasks.stream import read_training_text
 from tuning.tasks.suite import Suite
 from tuning.tasks.user_suite import read_suite
 from tuning.tasks.words import SubjectWords
+from tuning.tokens.subset import SubsetRule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +48,8 @@ class Question:
     sizes: EvaluationConfig = EvaluationConfig()
     precision: str = "auto"
     """32-true, bf16, fp16, or what the machine has."""
+    subset: SubsetRule | None = None
+    """Ask the model on this English part of its vocabulary."""
 
 
 class Evaluated(NamedTuple):
@@ -119,28 +122,31 @@ def bench_of(question: Question) -> Bench:
     Raises:
         UserError: The model, the words or the suite cannot be had.
     """
-    name, sizes = question.model, question.sizes
+    name, sizes, subset = question.model, question.sizes, question.subset
     precision = resolved_precision(question.precision)
     if question.suite is not None:
         suite = read_suite(question.suite, tokenizer_of(name).cut)
-        _check_lengths(suite, question.suite, name, precision)
-        return bench_on(name, precision, sizes, suite, suite)
+        _check_lengths(suite, question.suite, name, precision, subset)
+        return bench_on(name, precision, sizes, suite, suite, subset)
     if question.words == Split.VALIDATION.value:
-        return validation_bench(name, precision, sizes)
+        return validation_bench(name, precision, sizes, subset)
     if question.words == Split.TRAIN.value:
-        return new_bench(name, precision, sizes, split_subjects(subject_words(name))[Split.TRAIN])
+        words = split_subjects(subject_words(name, subset))[Split.TRAIN]
+        return new_bench(name, precision, sizes, words, subset)
     if name != "tiny":
         raise ModelError(f"only tiny says which words it was pretrained on, not {name}")
-    return new_bench(name, precision, sizes, SubjectWords(tiny_words().pretraining))
+    return new_bench(name, precision, sizes, SubjectWords(tiny_words().pretraining), subset)
 
 
-def _check_lengths(suite: Suite, path: Path, name: str, precision: str) -> None:
+def _check_lengths(
+    suite: Suite, path: Path, name: str, precision: str, subset: SubsetRule | None
+) -> None:
     """Refuse items that are longer than the model's context.
 
     Raises:
         SuiteError: One is.
     """
-    base = load_base(name, precision)
+    base = load_base(name, precision, subset)
     limit = int(base.network.config.max_position_embeddings)
     for item, row in zip(suite.items, base.tokenizer.encode_items(suite.items), strict=True):
         length = len(row.prompt) + len(row.answer)

@@ -69,6 +69,10 @@ class Asked:
         """Return the fingerprint of weights, items, precision and sizes, 16 hex digits."""
         decoded = bench.sizes.num_generated_items
         identity = [self.weights, self.suite.key, bench.base.precision, decoded]
+        subset = bench.base.tokenizer.subset
+        if subset is not None:
+            # The same adapter may be asked on the whole vocabulary and on a part.
+            identity.append(subset.hash)
         if self.trained_words is not None:
             identity.append(files.sha256_of_json(sorted(self.trained_words)))
         return files.sha256_of_json(identity)[:16]

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tuning.config import ExperimentConfig
-from tuning.errors import ModelError
+from tuning.errors import DroppedTokenError, ModelError
 from tuning.files import sha256_of_json
 from tuning.known_models import HUB_IDS
 from tuning.model import tiny
 from tuning.model.hub import found_or_fetched, unavailable, weights_hash
-from tuning.model.tokenizer import TextTokenizer, chat_prompt
+from tuning.model.tokenizer import PromptOf, TextTokenizer, chat_prompt
 from tuning.paths import user_path
 from tuning.tasks.pseudo_words import pseudo_words
+from tuning.tasks.replay import ReplayFile
 from tuning.tasks.words import SubjectWords, english_words, without_benchmark_words
+from tuning.tokens.subset import SubsetRule
 from tuning.training_data import TrainingData, training_data
 
 if TYPE_CHECKING:
@@ -42,24 +45,41 @@ class BaseModel:
     def key(self) -> str:
         """Name of the folder of the untouched model's evaluations."""
         identity = [self.weights_hash, self.precision, self.tokenizer.vocab_size]
+        subset = self.tokenizer.subset
+        identity += [] if subset is None else [subset.rule.value, subset.hash]
         return f"base_{sha256_of_json(identity)[:16]}"
 
     @property
     def says(self) -> str:
         """Name and size, for pages that show numbers made with it."""
-        return f"{self.name} ({self.num_parameters / 1e6:.2f} M parameters)"
+        size = f"{self.num_parameters / 1e6:.2f} M parameters"
+        subset = self.tokenizer.subset
+        if subset is not None:
+            size += f", {self.tokenizer.vocab_size:,} tokens: {subset.rule.value}"
+        return f"{self.name} ({size})"
 
 
-def subject_words(name: str) -> SubjectWords:
+def subject_words(name: str, subset: SubsetRule | None = None) -> SubjectWords:
     """Return the words that a model may be trained on or asked about, in a fixed order.
 
     For tiny its study words, for every other model all words less the benchmark ones; and words
     made up from them, as far as the model has tokens for them.
+
+    Args:
+        name: The model.
+        subset: The rule that its vocabulary is sliced by. Only one that drops pieces of words
+            leaves fewer of them.
     """
+    if subset is not None and not subset.keeps_all_words:
+        return _writable_subjects(name, subset)
     folder = _tiny_like(name)
-    if folder is None:
-        return _general_words()
-    return _tiny_subjects(folder)
+    return _general_words() if folder is None else _tiny_subjects(folder)
+
+
+@functools.lru_cache(maxsize=1)
+def _writable_subjects(name: str, subset: SubsetRule) -> SubjectWords:
+    words, tokenizer = subject_words(name), tokenizer_of(name, subset)
+    return SubjectWords(encodable(words.real, tokenizer), encodable(words.pseudo, tokenizer))
 
 
 @functools.lru_cache(maxsize=2)
@@ -88,11 +108,38 @@ def training_data_of(
     """Return what a configuration trains a model with this tokenizer on.
 
     Raises:
-        UserError: A file of the user's own cannot be used, or no word is left.
+        UserError: A file of the user's own cannot be used, needs a token that the model or its
+            subset does not have, or no word is left.
     """
-    return training_data(
-        config, words, tokenizer.count_tokens, lambda listed: encodable(listed, tokenizer)
-    )
+
+    def writable(listed: Sequence[str]) -> tuple[str, ...]:
+        if tokenizer.subset is None:
+            return encodable(listed, tokenizer)
+        # What the whole model cannot write is left out and counted, as ever; what the subset
+        # dropped is the user's choice, and a mistake.
+        kept = encodable(listed, tokenizer_of(config.tokenizer_config.model_name))
+        with _naming(config.spelling_config.word_list):
+            for forms in zip(*map(tiny.written_forms, kept), strict=True):
+                tokenizer.encode_batch(forms)
+        return kept
+
+    data = training_data(config, words, tokenizer.count_tokens, writable)
+    if tokenizer.kept_ids is not None and isinstance(data.stream.replay, ReplayFile):
+        replay = data.stream.replay
+        with _naming(config.spelling_config.replay_file):
+            for start in range(0, len(replay), 1000):
+                end = min(start + 1000, len(replay))
+                tokenizer.encode_items([replay[i] for i in range(start, end)])
+    return data
+
+
+@contextlib.contextmanager
+def _naming(path: str | None) -> Iterator[None]:
+    """Say of which file a text is that needs a token which is not there."""
+    try:
+        yield
+    except DroppedTokenError as error:
+        raise DroppedTokenError(f"{path}: {error}") from error
 
 
 def _tiny_like(name: str) -> Path | None:
@@ -104,27 +151,28 @@ def _tiny_like(name: str) -> Path | None:
 
 
 @functools.lru_cache(maxsize=1)
-def load_base(name: str, precision: str = "32-true") -> BaseModel:
+def load_base(name: str, precision: str = "32-true", subset: SubsetRule | None = None) -> BaseModel:
     """Return a model as `read_base` does; the last one is kept, and given again.
 
     Raises:
         ModelError: There is no such model, or its weights cannot be had here.
     """
-    return read_base(name, precision)
+    return read_base(name, precision, subset)
 
 
-def read_base(name: str, precision: str) -> BaseModel:
+def read_base(name: str, precision: str, subset: SubsetRule | None = None) -> BaseModel:
     """Load a model and freeze it.
 
     Args:
         name: A known name, a Hub id, or a local folder.
         precision: 32-true, bf16 or fp16.
+        subset: Slice the vocabulary to the English part by this rule.
 
     Raises:
         ModelError: There is no such model, or its weights cannot be had here.
     """
     folder = found_or_fetched(name)
-    tokenizer = tokenizer_of(name)
+    whole = tokenizer_of(name)
 
     import torch
     from safetensors import SafetensorError
@@ -143,6 +191,12 @@ def read_base(name: str, precision: str) -> BaseModel:
         raise unavailable(name, str(error).strip().splitlines()[0]) from error
     network.requires_grad_(False)
     network.eval()
+    tokenizer = tokenizer_of(name, subset)
+    if tokenizer is not whole:
+        from tuning.model.vocabulary import slice_rows
+
+        assert tokenizer.kept_ids is not None
+        slice_rows(network, whole.rows(tokenizer.kept_ids))
     # What adapters say of their base: a name, never a place on this machine.
     network.name_or_path = HUB_IDS.get(name, name)
     return BaseModel(
@@ -162,13 +216,21 @@ def _on_device(network: PreTrainedModel) -> PreTrainedModel:
     return network.to(device)
 
 
-@functools.lru_cache(maxsize=4)
-def tokenizer_of(name: str) -> TextTokenizer:
+@functools.lru_cache(maxsize=8)
+def tokenizer_of(name: str, subset: SubsetRule | None = None) -> TextTokenizer:
     """Return the tokenizer that a model brings; loads no weights.
 
+    Args:
+        name: The model.
+        subset: Keep the English part of its vocabulary by this rule alone.
+
     Raises:
-        ModelError: There is no such model, or its tokenizer cannot be had here.
+        ModelError: There is no such model, its tokenizer cannot be had here, or cannot be judged.
     """
+    if subset is not None:
+        from tuning.model.vocabulary import sliced_tokenizer
+
+        return sliced_tokenizer(tokenizer_of(name), subset, name)
     like_tiny = _tiny_like(name)
     if like_tiny is not None:
         return tiny.tiny_tokenizer(like_tiny)
@@ -183,9 +245,20 @@ def tokenizer_of(name: str) -> TextTokenizer:
     if loaded.eos_token_id is None:
         raise ModelError(f"the tokenizer of {name} has no end token, so no answer would ever end")
     ends = (int(loaded.eos_token_id),)
-    if loaded.chat_template:
-        return TextTokenizer(loaded.backend_tokenizer, ends, prompt_of=chat_prompt(loaded))
-    return TextTokenizer(loaded.backend_tokenizer, ends)
+    if not loaded.chat_template:
+        return TextTokenizer(loaded.backend_tokenizer, ends)
+    return TextTokenizer(
+        loaded.backend_tokenizer,
+        ends,
+        prompt_of=chat_prompt(loaded),
+        thinking_prompt_of=_thinking_prompt(loaded),
+    )
+
+
+def _thinking_prompt(loaded: object) -> PromptOf | None:
+    """Return how a chat model is asked with thinking on, if its template tells the modes apart."""
+    off, on = chat_prompt(loaded), chat_prompt(loaded, thinking=True)
+    return None if off("?", ()) == on("?", ()) else on
 
 
 def device_of(network: PreTrainedModel) -> torch.device:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tuning.errors import DroppedTokenError
 from tuning.tasks.items import Item
+from tuning.tokens.subset import Subset
+from tuning.tokens.vocabulary import shown_string
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -33,11 +35,17 @@ def plain_prompt(question: str, shots: Shots = ()) -> str:
     return "".join([*(f"{asked}{answer}\n" for asked, answer in shots), question])
 
 
-def chat_prompt(loaded: Any) -> Callable[[str, Shots], str]:
-    """Return the function that puts a question into a chat model's template, thinking off.
+PromptOf = Callable[[str, Shots], str]
+"""Turns a question, after examples, into a prompt."""
+
+
+def chat_prompt(loaded: Any, *, thinking: bool = False) -> PromptOf:
+    """Return the function that puts a question into a chat model's template.
 
     Args:
         loaded: The model's tokenizer, with its chat template.
+        thinking: Whether the model may think before it answers; templates without such a mode
+            pass over it.
     """
 
     def prompt(question: str, shots: Shots = ()) -> str:
@@ -48,7 +56,7 @@ def chat_prompt(loaded: Any) -> Callable[[str, Shots], str]:
         messages.append({"role": "user", "content": question.strip()})
         return str(
             loaded.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=True, enable_thinking=False
+                messages, tokenize=False, add_generation_prompt=True, enable_thinking=thinking
             )
         )
 
@@ -65,8 +73,12 @@ class TextTokenizer:
     """Tokens that end an answer, as ids of the model; training uses the first."""
     kept_ids: tuple[int, ...] | None = None
     """Genuine ids that the model has rows for, in the order of its rows; None when it has all."""
-    prompt_of: Callable[[str, Shots], str] = plain_prompt
+    prompt_of: PromptOf = plain_prompt
     """Turns a question, after examples, into the model's prompt: chat template or plain text."""
+    thinking_prompt_of: PromptOf | None = None
+    """The same with thinking on; None where the model has no such mode."""
+    subset: Subset | None = None
+    """The English part of the vocabulary that `kept_ids` is cut down to; None without one."""
     _row_of: dict[int, int] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -85,16 +97,22 @@ class TextTokenizer:
             DroppedTokenError: A text needs a token that the model does not have.
         """
         genuine = [e.ids for e in self.backend.encode_batch(list(texts), add_special_tokens=False)]
-        if self.kept_ids is None:
-            return genuine
         try:
-            return [[self._row_of[token] for token in ids] for ids in genuine]
+            return [self.rows(ids) for ids in genuine]
         except KeyError as error:
             text = next(t for t, ids in zip(texts, genuine, strict=True) if error.args[0] in ids)
-            raise DroppedTokenError(
-                f"the model has no row for the token {self.backend.id_to_token(error.args[0])!r} "
-                f"(id {error.args[0]}) that {text[:80]!r} needs"
-            ) from error
+            raise DroppedTokenError(self._lacks(error.args[0], text)) from error
+
+    def _lacks(self, token: int, text: str) -> str:
+        """Say that there is no row for a genuine token, which a text needs."""
+        named = f"the token {shown_string(self.backend.id_to_token(token) or '')!r} (id {token})"
+        needed = f"that {text[:80]!r} needs"
+        if self.subset is not None:
+            return (
+                f"the subset {self.subset.rule.value} has no row for {named} {needed}; "
+                f"choose another subset_rule, or use_english_only_tokens: false"
+            )
+        return f"the model has no row for {named} {needed}"
 
     def can_encode(self, texts: Sequence[str]) -> list[bool]:
         """Tell for each text whether the model has all of its tokens."""
@@ -105,8 +123,23 @@ class TextTokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of `ids`, special tokens left out."""
-        genuine = ids if self.kept_ids is None else [self.kept_ids[row] for row in ids]
-        return str(self.backend.decode(list(genuine), skip_special_tokens=True))
+        return str(self.backend.decode(self.genuine(ids), skip_special_tokens=True))
+
+    def genuine(self, ids: Sequence[int]) -> list[int]:
+        """Return the tokenizer's own ids of the model's; the inverse of `rows`."""
+        return list(ids) if self.kept_ids is None else [self.kept_ids[row] for row in ids]
+
+    def rows(self, genuine: Sequence[int]) -> list[int]:
+        """Return the model's ids of the tokenizer's own.
+
+        Raises:
+            KeyError: The model has no row for one.
+        """
+        return list(genuine) if self.kept_ids is None else [self._row_of[t] for t in genuine]
+
+    def has(self, genuine: int) -> bool:
+        """Tell whether the model has a row for a token of the tokenizer."""
+        return self.kept_ids is None or genuine in self._row_of
 
     def encode_items(self, items: Sequence[Item]) -> list[EncodedItem]:
         """Return the ids of each item's prompt and answer, the end token included.

@@ -104,7 +104,7 @@ class Subset:
     """How many are kept for which reason, each token under the first that holds: rule, digits,
     separators, control, prompts."""
 
-    @property
+    @functools.cached_property
     def hash(self) -> str:
         """Fingerprint of the kept ids, 64 hex digits."""
         return sha256_of_json(list(self.ids))
@@ -116,6 +116,7 @@ def subset_of(
     rule: SubsetRule,
     control: Iterable[int],
     texts: Iterable[str],
+    has: Callable[[int], bool] = lambda token: True,
 ) -> Subset:
     """Return what a rule keeps, and what prompts need beside it.
 
@@ -125,6 +126,7 @@ def subset_of(
         rule: Which base tokens count as English.
         control: Added tokens that end answers; those within `texts` are kept as well.
         texts: Every prompt and answer that tasks can ask, filled with example words.
+        has: Whether the model has a row for a token; by default for all.
     """
     encoded = backend.encode_batch([*texts], add_special_tokens=False)
     in_texts = {token for text in encoded for token in text.ids}
@@ -140,6 +142,6 @@ def subset_of(
     counts = {}
     for reason, ids in reasons.items():
         before = len(kept)
-        kept.update(ids)
+        kept.update(filter(has, ids))
         counts[reason] = len(kept) - before
     return Subset(rule=rule, ids=tuple(sorted(kept)), counts=counts)

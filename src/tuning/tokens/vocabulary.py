@@ -64,6 +64,14 @@ def shown_text(token: bytes) -> str:
     )
 
 
+def shown_string(string: str) -> str:
+    """Return a vocabulary string as a person reads it; what is no byte-level string, as it is."""
+    try:
+        return shown_text(bytes_of(string))
+    except KeyError:
+        return string
+
+
 @dataclass(frozen=True, slots=True)
 class AddedToken:
     """A token that text is never cut into by merging: a control token of chats, tools or code."""
