@@ -23,7 +23,15 @@ from tuning.figures.relations import RUNS
 from tuning.figures.strata import CONFUSION, POSITIONS, STRATA_FIGURE
 from tuning.transfer_analysis import StudyAnalysis
 
-__all__ = ["FIGURES", "Figure", "figures", "javascript", "save_figures", "specification"]
+__all__ = [
+    "FIGURES",
+    "Figure",
+    "figures",
+    "javascript",
+    "save_chart",
+    "save_figures",
+    "specification",
+]
 
 FIGURES: Mapping[str, Figure] = {
     figure.name: figure
@@ -71,27 +79,45 @@ def javascript() -> str:
 
 
 def save_figures(charts: Mapping[str, Any], folder: Path, study: str) -> list[Path]:
-    """Write each chart as PNG, SVG and interactive HTML, and return the paths.
+    """Write each chart of a study as PNG, SVG and interactive HTML, and return the paths.
+
+    Raises:
+        ResultsError: The disk refuses.
+    """
+    paths = []
+    for name, chart in charts.items():
+        title = f"{study}: {FIGURES[name].title if name in FIGURES else name}"
+        paths += save_chart(chart, folder, f"{study}_{name}", title)
+    return paths
+
+
+def save_chart(chart: Any, folder: Path, stem: str, title: str) -> list[Path]:
+    """Write a chart as `stem`.png, .svg and .html, the last interactive and for use offline.
+
+    Args:
+        chart: Of altair.
+        folder: Where to.
+        stem: Name of the files.
+        title: Of the page.
 
     Raises:
         ResultsError: The disk refuses.
     """
     import vl_convert
 
+    specified = chart.to_dict()
+    vega = vl_convert.vegalite_to_vega(specified)
+    svg = vl_convert.vega_to_svg(vega)
+    contents: dict[str, str | bytes] = {
+        "png": vl_convert.svg_to_png(svg, scale=2),
+        "svg": svg,
+        "html": _page(title, _json(specified)),
+    }
     paths = []
-    for name, chart in charts.items():
-        specified = chart.to_dict()
-        vega = vl_convert.vegalite_to_vega(specified)
-        svg = vl_convert.vega_to_svg(vega)
-        title = f"{study}: {FIGURES[name].title if name in FIGURES else name}"
-        for ending, content in (
-            ("png", vl_convert.svg_to_png(svg, scale=2)),
-            ("svg", svg),
-            ("html", _page(title, _json(specified))),
-        ):
-            path = folder / f"{study}_{name}.{ending}"
-            files.write_atomic(path, content)
-            paths.append(path)
+    for ending, content in contents.items():
+        path = folder / f"{stem}.{ending}"
+        files.write_atomic(path, content)
+        paths.append(path)
     return paths
 
 
