@@ -240,6 +240,11 @@ class ResultsRoot:
         return self.transfer / f"{checked_name(study, 'study name')}_recommendations.json"
 
     @property
+    def token_analysis(self) -> Path:
+        """What is known of tokens: tables and pictures."""
+        return self.root / "token_analysis"
+
+    @property
     def reports(self) -> Path:
         """HTML reports."""
         return self.root / "reports"

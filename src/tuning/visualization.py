@@ -23,7 +23,10 @@ from tuning.figures.relations import RUNS
 from tuning.figures.strata import CONFUSION, POSITIONS, STRATA_FIGURE
 from tuning.transfer_analysis import StudyAnalysis
 
-__all__ = ["FIGURES", "Figure", "figures", "javascript", "save_figures", "specification"]
+__all__ = [
+    *("FIGURES", "Figure", "figures"),
+    *("javascript", "save_chart", "save_figures", "specification"),
+]
 
 FIGURES: Mapping[str, Figure] = {
     figure.name: figure
@@ -71,28 +74,42 @@ def javascript() -> str:
 
 
 def save_figures(charts: Mapping[str, Any], folder: Path, study: str) -> list[Path]:
-    """Write each chart as PNG, SVG and interactive HTML, and return the paths.
+    """Write each chart of a study in three formats, and return the paths.
+
+    Raises:
+        ResultsError: The disk refuses.
+    """
+    paths = []
+    for name, chart in charts.items():
+        title = f"{study}: {FIGURES[name].title if name in FIGURES else name}"
+        paths += save_chart(chart, folder, f"{study}_{name}", title)
+    return paths
+
+
+def save_chart(chart: Any, folder: Path, name: str, title: str) -> list[Path]:
+    """Write a chart as PNG, SVG and interactive HTML, and return the paths.
+
+    Args:
+        chart: Any chart.
+        folder: Where.
+        name: Of the files, without ending.
+        title: Of the page.
 
     Raises:
         ResultsError: The disk refuses.
     """
     import vl_convert
 
-    paths = []
-    for name, chart in charts.items():
-        specified = chart.to_dict()
-        vega = vl_convert.vegalite_to_vega(specified)
-        svg = vl_convert.vega_to_svg(vega)
-        title = f"{study}: {FIGURES[name].title if name in FIGURES else name}"
-        for ending, content in (
-            ("png", vl_convert.svg_to_png(svg, scale=2)),
-            ("svg", svg),
-            ("html", _page(title, _json(specified))),
-        ):
-            path = folder / f"{study}_{name}.{ending}"
-            files.write_atomic(path, content)
-            paths.append(path)
-    return paths
+    specified = chart.to_dict()
+    svg = vl_convert.vega_to_svg(vl_convert.vegalite_to_vega(specified))
+    contents: dict[str, str | bytes] = {
+        "png": vl_convert.svg_to_png(svg, scale=2),
+        "svg": svg,
+        "html": _page(title, _json(specified)),
+    }
+    for ending, content in contents.items():
+        files.write_atomic(folder / f"{name}.{ending}", content)
+    return [folder / f"{name}.{ending}" for ending in contents]
 
 
 _POLICY = (

@@ -201,11 +201,16 @@ def titled(
         sentences: Of the subtitle; empty ones are left out.
         width: Of the whole chart in pixels; lines are broken there.
     """
+    return headed(chart, title, sentences, width, f"Study {analysis.study}, {analysis.model}")
+
+
+def headed(chart: Any, title: str, sentences: Iterable[str], width: int, source: str) -> Any:
+    """Return a chart with its title; below it sentences, and on a line of its own the source."""
     text = " ".join(sentence for sentence in sentences if sentence)
     lines = textwrap.wrap(text, max(40, int(width / 5.4)))
     heading = alt.TitleParams(
         text=title,
-        subtitle=[*lines, f"Study {analysis.study}, {analysis.model}"],
+        subtitle=[*lines, source],
         anchor="start",
         frame="bounds",
         fontSize=15,
