@@ -197,6 +197,42 @@ class StudyFolder:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenAnalysisFolder:
+    """The files of the token analysis; the last one that ran."""
+
+    root: Path
+
+    @property
+    def stats(self) -> Path:
+        """All numbers."""
+        return self.root / "tokenizer_stats.json"
+
+    @property
+    def multi_token_words(self) -> Path:
+        """Words of several tokens, with these."""
+        return self.root / "multi_token_words.json"
+
+    @property
+    def words(self) -> Path:
+        """A row for each word."""
+        return self.root / "words.parquet"
+
+    @property
+    def english_vocab(self) -> Path:
+        """The English part of the vocabulary: each token's string and its id."""
+        return self.root / "english_tokens" / "english_vocab.json"
+
+    @property
+    def english_meta(self) -> Path:
+        """By which rule it was chosen, and what was counted."""
+        return self.root / "english_tokens" / "english_vocab.meta.json"
+
+    def table(self, name: str) -> Path:
+        """Return the file of a table."""
+        return self.root / f"{checked_name(name, 'table')}.csv"
+
+
+@dataclass(frozen=True, slots=True)
 class ResultsRoot:
     """The one root that all results hang off."""
 
@@ -240,14 +276,14 @@ class ResultsRoot:
         return self.transfer / f"{checked_name(study, 'study name')}_recommendations.json"
 
     @property
-    def token_analysis(self) -> Path:
-        """What is known of tokens: tables and pictures."""
-        return self.root / "token_analysis"
-
-    @property
     def reports(self) -> Path:
         """HTML reports."""
         return self.root / "reports"
+
+    @property
+    def token_analysis(self) -> TokenAnalysisFolder:
+        """What is known of a vocabulary, and of how it cuts words."""
+        return TokenAnalysisFolder(self.root / "token_analysis")
 
     @property
     def trainings(self) -> Path:

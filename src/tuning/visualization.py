@@ -24,8 +24,13 @@ from tuning.figures.strata import CONFUSION, POSITIONS, STRATA_FIGURE
 from tuning.transfer_analysis import StudyAnalysis
 
 __all__ = [
-    *("FIGURES", "Figure", "figures"),
-    *("javascript", "save_chart", "save_figures", "specification"),
+    "FIGURES",
+    "Figure",
+    "figures",
+    "javascript",
+    "save_chart",
+    "save_figures",
+    "specification",
 ]
 
 FIGURES: Mapping[str, Figure] = {
@@ -74,7 +79,7 @@ def javascript() -> str:
 
 
 def save_figures(charts: Mapping[str, Any], folder: Path, study: str) -> list[Path]:
-    """Write each chart of a study in three formats, and return the paths.
+    """Write each chart of a study as PNG, SVG and interactive HTML, and return the paths.
 
     Raises:
         ResultsError: The disk refuses.
@@ -86,13 +91,13 @@ def save_figures(charts: Mapping[str, Any], folder: Path, study: str) -> list[Pa
     return paths
 
 
-def save_chart(chart: Any, folder: Path, name: str, title: str) -> list[Path]:
-    """Write a chart as PNG, SVG and interactive HTML, and return the paths.
+def save_chart(chart: Any, folder: Path, stem: str, title: str) -> list[Path]:
+    """Write a chart as `stem`.png, .svg and .html, the last interactive and for use offline.
 
     Args:
-        chart: Any chart.
-        folder: Where.
-        name: Of the files, without ending.
+        chart: Of altair.
+        folder: Where to.
+        stem: Name of the files.
         title: Of the page.
 
     Raises:
@@ -101,15 +106,19 @@ def save_chart(chart: Any, folder: Path, name: str, title: str) -> list[Path]:
     import vl_convert
 
     specified = chart.to_dict()
-    svg = vl_convert.vega_to_svg(vl_convert.vegalite_to_vega(specified))
+    vega = vl_convert.vegalite_to_vega(specified)
+    svg = vl_convert.vega_to_svg(vega)
     contents: dict[str, str | bytes] = {
         "png": vl_convert.svg_to_png(svg, scale=2),
         "svg": svg,
         "html": _page(title, _json(specified)),
     }
+    paths = []
     for ending, content in contents.items():
-        files.write_atomic(folder / f"{name}.{ending}", content)
-    return [folder / f"{name}.{ending}" for ending in contents]
+        path = folder / f"{stem}.{ending}"
+        files.write_atomic(path, content)
+        paths.append(path)
+    return paths
 
 
 _POLICY = (

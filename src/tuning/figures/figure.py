@@ -201,11 +201,19 @@ def titled(
         sentences: Of the subtitle; empty ones are left out.
         width: Of the whole chart in pixels; lines are broken there.
     """
-    return headed(chart, title, sentences, width, f"Study {analysis.study}, {analysis.model}")
+    return headed(chart, title, sentences, f"Study {analysis.study}, {analysis.model}", width)
 
 
-def headed(chart: Any, title: str, sentences: Iterable[str], width: int, source: str) -> Any:
-    """Return a chart with its title; below it sentences, and on a line of its own the source."""
+def headed(chart: Any, title: str, sentences: Iterable[str], source: str, width: int) -> Any:
+    """Return a chart with its title; below it sentences, and on a line of its own what it shows.
+
+    Args:
+        chart: Any chart.
+        title: One line.
+        sentences: Of the subtitle; empty ones are left out.
+        source: The last line.
+        width: Of the whole chart in pixels; lines are broken there.
+    """
     text = " ".join(sentence for sentence in sentences if sentence)
     lines = textwrap.wrap(text, max(40, int(width / 5.4)))
     heading = alt.TitleParams(

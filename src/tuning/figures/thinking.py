@@ -95,9 +95,8 @@ def means_data(analysis: ThinkingAnalysis) -> pd.DataFrame:
 def draw_thinking(analysis: ThinkingAnalysis) -> Any:
     """Draw tokens per text above the shares of the most frequent tokens."""
     chart = alt.vconcat(_lengths(analysis), _shares(analysis), spacing=26)
-    return headed(
-        chart, TITLE, _says(analysis), WIDTH + 90, f"Texts: {elided(analysis.source, MAX_SOURCE)}"
-    )
+    source = f"Texts: {elided(analysis.source, MAX_SOURCE)}"
+    return headed(chart, TITLE, _says(analysis), source, WIDTH + 90)
 
 
 def _lengths(analysis: ThinkingAnalysis) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy import sparse, stats
@@ -66,14 +67,31 @@ def divergence(first: Sequence[Text], second: Sequence[Text], seed: int) -> Dive
     The null hypothesis is that texts of both sets come from one source, so that any split of them
     into sets of these sizes was as likely. A difference in length alone breaks it too: the rarer
     tokens of a small set are off by chance, which a split that mixes long and short texts never
-    shows. `at_equal_lengths` takes that away.
+    shows. `at_equal_lengths` takes that away. A single text says nothing about the spread of its
+    set: there is no other split then, and p is 1.
 
     Args:
-        first: At least one text with a token.
+        first: Texts with at least one token each.
         second: The same.
         seed: Of random splits.
     """
     counts = _counts([*first, *second])
+    bits = float(js_divergence(counts[: len(first)].sum(axis=0), counts[len(first) :].sum(axis=0)))
+    has_spread = min(len(first), len(second)) > 1
+    test = _permutation_test(counts, len(first), seed) if has_spread else _Test(1.0, bits, 1, True)
+    num_tokens = (sum(map(len, first)), sum(map(len, second)))
+    return Divergence(bits=bits, num_tokens=num_tokens, **test._asdict())
+
+
+class _Test(NamedTuple):
+    p_value: float
+    expected_bits: float
+    num_splits: int
+    is_exact: bool
+
+
+def _permutation_test(counts: sparse.csr_array, num_first: int, seed: int) -> _Test:
+    """Test the first rows against the others; over all splits where they are few."""
     num_texts, num_types = counts.shape
     total_V = np.asarray(counts.sum(axis=0))
 
@@ -85,7 +103,7 @@ def divergence(first: Sequence[Text], second: Sequence[Text], seed: int) -> Dive
 
     places = np.arange(num_texts)
     found = stats.permutation_test(
-        (places[: len(first)], places[len(first) :]),
+        (places[:num_first], places[num_first:]),
         statistic,
         vectorized=True,
         n_resamples=NUM_SPLITS,
@@ -93,17 +111,15 @@ def divergence(first: Sequence[Text], second: Sequence[Text], seed: int) -> Dive
         alternative="greater",
         rng=np.random.default_rng(seed),
     )
-    # Sets of one size: a split and its mirror image are the same two sets.
-    num_all = math.comb(num_texts, len(first))
-    num_distinct = num_all // 2 if len(first) == len(second) else num_all
+    num_all = math.comb(num_texts, num_first)
     is_exact = num_all <= NUM_SPLITS
-    return Divergence(
-        bits=float(found.statistic),
-        expected_bits=float(np.mean(found.null_distribution)),
+    # Sets of one size: a split and its mirror image are the same two sets.
+    num_distinct = num_all // 2 if 2 * num_first == num_texts else num_all
+    return _Test(
         p_value=float(found.pvalue),
+        expected_bits=float(np.mean(found.null_distribution)),
         num_splits=num_distinct if is_exact else NUM_SPLITS + 1,
         is_exact=is_exact,
-        num_tokens=(sum(map(len, first)), sum(map(len, second))),
     )
 
 

@@ -145,7 +145,7 @@ class ThinkingAnalysis:
     def sentences(self) -> list[str]:
         """What is found, in words."""
         return [
-            f"As written: {_says(self.as_written)}; length alone counts here.",
+            f"As written, length included: {_says(self.as_written)}.",
             f"At equal lengths: {_says(self.at_equal_lengths)}.",
         ]
 
@@ -194,7 +194,7 @@ def _says(found: Divergence) -> str:
     kind = "all" if found.is_exact else "random"
     return (
         f"{found.bits:.3f} bits apart ({found.expected_bits:.3f} by chance), "
-        f"p = {found.p_value:.2g} of {kind} {found.num_splits:,} splits{limit}"
+        f"p = {found.p_value:.2g} over {kind} {found.num_splits:,} splits{limit}"
     )
 
 
