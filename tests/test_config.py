@@ -26,6 +26,7 @@ from tuning.composition import load
 from tuning.config import ExperimentConfig, build
 from tuning.errors import ConfigError, NameRefusedError, NotFoundError, UserError
 from tuning.fingerprint import training_key, weights_key
+from tuning.tokens.subset import SubsetRule
 
 STAMP = "20260102_030405"
 BASE = {"experiment_name": "base", "timestamp": STAMP}

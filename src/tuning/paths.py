@@ -123,6 +123,10 @@ class TrainingFolder:
         """Return the folder of one evaluation."""
         return self.root / "evaluations" / evaluation_key
 
+    def thinking(self, evaluation_key: str) -> Path:
+        """Return the file of an evaluation's free answers with thinking on and off."""
+        return self.evaluation(evaluation_key) / "thinking.jsonl"
+
 
 @dataclass(frozen=True, slots=True)
 class TrialFolder:

@@ -102,13 +102,15 @@ class Execution:
     num_trained_tokens: int
     """Prompt and answer tokens that passed through the model in training, all steps."""
     peak_memory_bytes: int
-    """Largest resident size of the process so far."""
+    """Largest resident size of the process in this attempt."""
     num_threads: int
     device: str
     num_attempts: int
     """Times that work on the training was begun."""
     versions: Mapping[str, str] = field(default_factory=dict)
     log_tail: str = ""
+    peak_gpu_memory_bytes: int = 0
+    """The most that tensors took on the GPU in this attempt; 0 without one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

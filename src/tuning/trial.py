@@ -19,13 +19,16 @@ from tuning.config import ExperimentConfig, to_yaml
 from tuning.errors import LockedError, ResultsError
 from tuning.evaluation.bench import load_bench
 from tuning.evaluation.stored import evaluate_adapter, evaluate_base
+from tuning.evaluation.thinking import keep_answers_in_both_modes
 from tuning.fingerprint import training_key, weights_key
 from tuning.jobs import How, Job, SupersededError, Tell, Wish
 from tuning.model.base import device_of, training_data_of
 from tuning.model.machine import (
     default_threads,
+    peak_gpu_memory_bytes,
     peak_memory_bytes,
     quiet_libraries,
+    reset_peak_memory,
     threads,
     versions,
 )
@@ -80,6 +83,7 @@ def run_trial(
     started, clock = _now(), time.monotonic()
     config = request.config
     steps = config.training_config.max_steps
+    reset_peak_memory()
     with quiet_libraries(), threads(config.training_config.num_threads):
         bench = load_bench(config)
         data = training_data_of(config, bench.words[Split.TRAIN], bench.base.tokenizer)
@@ -105,6 +109,9 @@ def run_trial(
             tuned = evaluate_adapter(
                 bench, folder.adapter(steps), folder, steps, text.words, on_items
             )
+            if config.tokenizer_config.analyze_thinking_mode:
+                place = folder.thinking(tuned.key)
+                keep_answers_in_both_modes(bench, folder.adapter(steps), place, on_items)
     tasks = measures.task_results(base.predictions, tuned.predictions, bench.baseline_of)
     own_weights = Weights(
         config.transfer_config.position_task_weight, config.transfer_config.count_task_weight
@@ -143,6 +150,7 @@ def run_trial(
             evaluation_seconds=round(time.monotonic() - clock - trained.seconds, 3),
             num_trained_tokens=trained.num_tokens,
             peak_memory_bytes=peak_memory_bytes(),
+            peak_gpu_memory_bytes=peak_gpu_memory_bytes(),
             num_threads=config.training_config.num_threads or default_threads(),
             device=str(device_of(bench.base.network)),
             num_attempts=sum(a["event"] == "start" for a in files.read_json_lines(folder.attempts)),
@@ -248,6 +256,7 @@ def record_failure(request: TrialRequest, error: Exception, started: str) -> Tri
             evaluation_seconds=0.0,
             num_trained_tokens=0,
             peak_memory_bytes=peak_memory_bytes(),
+            peak_gpu_memory_bytes=peak_gpu_memory_bytes(),
             num_threads=config.training_config.num_threads or default_threads(),
             device="",
             num_attempts=1,

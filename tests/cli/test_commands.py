@@ -78,10 +78,10 @@ MISTAKES: dict[str, tuple[str | bytes | None, tuple[str, ...], tuple[str, ...]]]
     ),
     "group as path": ("experiment_name: a\n", ("models=../x",), ("models", "../x")),
     "step scale": ("experiment_name: a\n", ("--step-scale", "0"), ("(0, 1]", "got 0")),
-    "english only": (
-        "experiment_name: a\ntokenizer_config: {model_name: tiny, use_english_only_tokens: true}\n",
+    "unknown rule": (
+        "experiment_name: a\ntokenizer_config: {model_name: tiny, subset_rule: letter}\n",
         (),
-        ("use_english_only_tokens",),
+        ("subset_rule", "'letter'", "letters"),
     ),
 }
 

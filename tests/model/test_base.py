@@ -22,7 +22,7 @@ def test_ids_of_tiny_are_genuine_qwen3_ids() -> None:
 
 def test_a_text_with_a_dropped_token_is_refused_by_name() -> None:
     tokenizer = tokenizer_of("tiny")
-    with pytest.raises(DroppedTokenError, match=r"no row for the token 'Ġphilosophy'"):
+    with pytest.raises(DroppedTokenError, match=r"no row for the token ' philosophy'"):
         tokenizer.encode_batch(["Spell the word philosophy."])
     assert tokenizer.can_encode(["Spell the word philosophy.", "Spell the word"]) == [False, True]
 

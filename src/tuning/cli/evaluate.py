@@ -14,6 +14,7 @@ import typer
 from tuning.cli import options
 from tuning.errors import ConfigError
 from tuning.tasks.prompts import Prompting
+from tuning.tokens.subset import SubsetRule
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,6 +66,10 @@ def evaluate(
     precision: Annotated[
         Precision, typer.Option(help="Of the model; auto is what the machine has.")
     ] = Precision.AUTO,
+    subset: Annotated[
+        SubsetRule | None,
+        typer.Option(help="Ask on the English part of the vocabulary alone, by this rule."),
+    ] = None,
     strata: Annotated[
         bool, typer.Option("--strata", help="Also show every stratum with its own baseline.")
     ] = False,
@@ -125,6 +130,7 @@ def evaluate(
         prompting=prompting,
         sizes=sizes,
         precision=precision.value,
+        subset=subset,
     )
     root = ResultsRoot(results_dir)
     with quiet_libraries(), threads(None), item_progress(quiet=quiet) as on_progress:

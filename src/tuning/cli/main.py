@@ -20,6 +20,7 @@ from tuning.cli import (
     report,
     study,
     tasks,
+    tokens,
     trial,
     try_out,
 )
@@ -51,6 +52,7 @@ app.command("report")(report.report)
 app.command("recommend")(recommend.recommend)
 app.add_typer(tasks.app, name="tasks")
 app.add_typer(models.app, name="models")
+app.add_typer(tokens.app, name="tokens")
 
 
 class Mode(StrEnum):

@@ -43,9 +43,9 @@ def _data(config: ExperimentConfig, num_words: int | None) -> _Data:
     from tuning.tasks.splits import Split, split_subjects
     from tuning.tasks.suite import build_suite
 
-    name = config.tokenizer_config.model_name
-    tokenizer = tokenizer_of(name)
-    words = split_subjects(subject_words(name))
+    name, subset = config.tokenizer_config.model_name, config.tokenizer_config.subset
+    tokenizer = tokenizer_of(name, subset)
+    words = split_subjects(subject_words(name, subset))
     training = training_data_of(config, words[Split.TRAIN], tokenizer)
     size = num_words or config.evaluation_config.num_words
     return _Data(

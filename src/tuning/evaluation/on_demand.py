@@ -173,7 +173,10 @@ def _trained_words(bench: Bench, adapter: Path) -> frozenset[str] | None:
     if not (config_path.is_file() and step.isdigit()):
         return None
     config = load(config_path)
-    data = training_data_of(config, bench.words[Split.TRAIN], bench.base.tokenizer)
+    # What was trained on is a matter of the training's vocabulary, not of the one asked on now.
+    name, subset = bench.base.name, config.tokenizer_config.subset
+    words = split_subjects(subject_words(name, subset))[Split.TRAIN]
+    data = training_data_of(config, words, tokenizer_of(name, subset))
     size = config.training_config.effective_batch_size
     return read_training_text(data.stream, int(step) * size).words
 

@@ -7,10 +7,12 @@ import importlib.metadata
 import logging
 import os
 import platform
+import re
 import resource
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import torch
 
@@ -49,10 +51,35 @@ def quiet_libraries() -> Iterator[None]:
         yield
 
 
+_STATUS = Path("/proc/self/status")
+
+
+def reset_peak_memory() -> None:
+    """Begin to measure anew: a process that keeps models warm would report an earlier trial's peak.
+
+    Linux alone can; elsewhere the peak stays that of the process.
+    """
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+
+
 def peak_memory_bytes() -> int:
-    """Return the largest resident size of this process so far."""
+    """Return the largest resident size of this process since `reset_peak_memory`, in bytes."""
+    try:
+        found = re.search(r"^VmHWM:\s+(\d+) kB$", _STATUS.read_text(), re.MULTILINE)
+    except OSError:
+        found = None
+    if found is not None:
+        return int(found[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def peak_gpu_memory_bytes() -> int:
+    """Return the most that tensors took on the GPU since `reset_peak_memory`; 0 without one."""
+    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
 
 
 def versions() -> dict[str, str]:

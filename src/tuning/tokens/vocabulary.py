@@ -72,6 +72,17 @@ def shown_string(string: str) -> str:
         return string
 
 
+_SYMBOLS = {" ": "\N{OPEN BOX}", "\n": "\N{RETURN SYMBOL}", "\t": "\N{RIGHTWARDS ARROW TO BAR}"}
+
+
+def visible_text(text: str) -> str:
+    """Return a token's text for a table or a figure: spaces, line breaks and tabs as symbols.
+
+    Other characters that do not print stand as ``<U+001B>``: a terminal must not obey a token.
+    """
+    return "".join(_SYMBOLS.get(c) or (c if c.isprintable() else f"<U+{ord(c):04X}>") for c in text)
+
+
 @dataclass(frozen=True, slots=True)
 class AddedToken:
     """A token that text is never cut into by merging: a control token of chats, tools or code."""

@@ -193,8 +193,10 @@ def _check_identity(
     config: ExperimentConfig, bench: Bench, folder: TrainingFolder, batches: StepBatches
 ) -> None:
     """Write what a continuation must match, or compare with what is there."""
+    subset = bench.base.tokenizer.subset
     identity = {
         "weights": bench.base.weights_hash,
+        "vocabulary": None if subset is None else subset.hash,
         "first_step": batches.first_hash(),
         "precision": bench.base.precision,
         "asked": training_identity(config),
