@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from tuning.errors import ModelError
 from tuning.model.tokenizer import TextTokenizer
 from tuning.tokens.prompts import every_question
 from tuning.tokens.subset import SubsetRule, subset_of
-from tuning.tokens.vocabulary import read_vocabulary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -34,7 +34,10 @@ def sliced_tokenizer(whole: TextTokenizer, rule: SubsetRule, name: str) -> TextT
         ModelError: The tokenizer is not byte-level, so tokens cannot be judged.
     """
     ends = whole.genuine(whole.end_ids)
-    vocabulary = read_vocabulary(whole.backend, name)
+    try:
+        vocabulary = whole.vocabulary
+    except ModelError as error:
+        raise ModelError(f"{name}: {error}") from error
     subset = subset_of(vocabulary, whole.backend, rule, ends, _prompts(whole), whole.has)
     sliced = dataclasses.replace(whole, kept_ids=subset.ids, subset=subset)
     return dataclasses.replace(sliced, end_ids=tuple(sliced.rows(ends)))
