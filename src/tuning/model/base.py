@@ -238,11 +238,14 @@ def _tokenizer(name: str, subset: SubsetRule | None) -> TextTokenizer:
     if loaded.eos_token_id is None:
         raise ModelError(f"the tokenizer of {name} has no end token, so no answer would ever end")
     ends = (int(loaded.eos_token_id),)
+    named = (loaded.bos_token_id, loaded.eos_token_id, loaded.pad_token_id)
+    control = tuple(token for token in named if token is not None)
     if not loaded.chat_template:
-        return TextTokenizer(loaded.backend_tokenizer, ends)
+        return TextTokenizer(loaded.backend_tokenizer, ends, control_ids=control)
     return TextTokenizer(
         loaded.backend_tokenizer,
         ends,
+        control_ids=control,
         prompt_of=chat_prompt(loaded),
         thinking_prompt_of=_thinking_prompt(loaded),
     )

@@ -89,6 +89,8 @@ class TextTokenizer:
     """Turns a question, after examples, into the model's prompt: chat template or plain text."""
     thinking_prompt_of: PromptOf | None = None
     """The same with thinking on; None where the model has no such mode."""
+    control_ids: tuple[int, ...] = ()
+    """The tokenizer's own ids of what begins, ends and pads a text."""
     subset: Subset | None = None
     """The English part of the vocabulary that `kept_ids` is cut down to; None without one."""
     _row_of: dict[int, int] = field(init=False, repr=False, default_factory=dict)
