@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from tuning import files
 from tuning.paths import DEFAULT_RESULTS_DIR, ResultsRoot, TokenAnalysisFolder
@@ -65,7 +66,8 @@ def analyze_qwen3_tokenizer(
     """Analyse the vocabulary of Qwen3, and write all of it below `token_analysis/`.
 
     Args:
-        use_english_only: Also return `english_token_count` and `english_token_percentage`.
+        use_english_only: Also return `english_token_count` and `english_token_percentage`, of all
+            that english_vocab.json holds, and `english_rule_token_count`, of the rule alone.
         analyze_thinking_mode: Also compare texts of both modes.
         results_dir: Root of all results.
         tokenizer: A `tokenizer.json`, or a folder with one; by default it is looked for.
@@ -106,7 +108,8 @@ def analyze_qwen3_tokenizer(
     if figures:
         _draw(folder, _Drawn(loaded, subset, categories, found, thinking), on_progress)
     files.write_json(folder.stats, stats)
-    return stats
+    written: dict[str, Any] = files.read_json(folder.stats)
+    return written
 
 
 # --- the vocabulary -----------------------------------------------------------------------------
@@ -169,6 +172,7 @@ def _english_json(subset: Subset) -> dict[str, Any]:
     return {
         "english_token_count": len(subset.ids),
         "english_token_percentage": 100 * len(subset.ids) / NUM_TOKENS,
+        "english_rule_token_count": subset.counts["rule"],
     }
 
 
@@ -230,8 +234,10 @@ def write_words(
         ResultsError: The disk refuses.
     """
     files.write_atomic(folder.multi_token_words, multi_token_words(loaded, found))
+    # Without what pandas notes beside it: it could not read its own name for lists again.
+    rows = pa.Table.from_pandas(found.table, preserve_index=False).replace_schema_metadata()
     content = io.BytesIO()
-    found.table.to_parquet(content, index=False)
+    pq.write_table(rows, content)
     files.write_atomic(folder.words, content.getvalue())
     paths = [folder.multi_token_words, folder.words]
     for name, summary in found.summaries.items():

@@ -204,11 +204,11 @@ def _subset_of_model(name: str, rule: SubsetRule) -> dict[str, Any]:
 
 def _say_subset(facts: Mapping[str, Any]) -> None:
     reasons = facts["num_by_reason"]
-    beside = facts["num_tokens"] - reasons["rule"]
+    beside = facts["num_tokens"] - reasons["rule"] - reasons["padding"]
     typer.echo(
         f"English tokens: {facts['num_tokens']:,} of {facts['vocabulary_size']:,}, "
         f"{100 * facts['share']:.2f} %: {reasons['rule']:,} by the rule {facts['rule']} "
-        f"({facts['says']}), {beside:,} more that prompts need"
+        f"({facts['says']}), {beside:,} that prompts need, {reasons['padding']} of padding"
     )
 
 
