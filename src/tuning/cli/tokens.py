@@ -304,7 +304,7 @@ def _say_words(facts: Mapping[str, Any]) -> None:
                 f"{100 * borders['rate_at_random']:.1f} %"
             )
     _print(
-        "Most fragmented frequent words",
+        "Most fragmented words",
         facts["most_fragmented"],
         {"word": str, "zipf": _decimals, "pieces_spaced": str, "pieces_capitalised": str},
     )
