@@ -103,8 +103,8 @@ def _with_word() -> Tokenizer:
     return loaded
 
 
-def _of_few_bytes() -> Tokenizer:
-    loaded = Tokenizer(models.BPE({"Ġ": 0, "a": 1, "b": 2, "Ġa": 3}, [("Ġ", "a")], unk_token="b"))
+def _of_few_bytes(**unknown: str) -> Tokenizer:
+    loaded = Tokenizer(models.BPE({"Ġ": 0, "a": 1, "b": 2, "Ġa": 3}, [("Ġ", "a")], **unknown))
     loaded.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     return loaded
 
@@ -125,8 +125,9 @@ def _of_few_bytes() -> Tokenizer:
         _like_qwen3(pre_tokenizer=pre_tokenizers.Metaspace()),
         _with_word(),
         _of_few_bytes(),
+        _of_few_bytes(unk_token="b"),
     ],
-    ids=["gpt-2", "prefix space", "split at a", "sentencepiece", "a word added", "no line break"],
+    ids=["gpt-2", "prefix space", "at a", "sentencepiece", "a word", "few bytes", "unknown bytes"],
 )
 def test_other_tokenizers_are_never_cut_by_a_short_way_that_differs(backend: Tokenizer) -> None:
     words = ["strawberry", "banana", "ab", "b"]

@@ -95,10 +95,7 @@ class Cuts:
     @functools.cached_property
     def distinct(self) -> Distinct:
         """The tokens that occur."""
-        ids = np.flatnonzero(np.bincount(self.ids_T))
-        places = np.zeros(self.ids_T.max(initial=0) + 1, int)
-        places[ids] = np.arange(len(ids))
-        return Distinct(ids.tolist(), places[self.ids_T])
+        return _distinct(self.ids_T)
 
     def joined(self, text_of: Callable[[int], str], between: str) -> pa.Array:
         """Return for each text what its tokens are called, as one string."""
@@ -114,9 +111,17 @@ class Distinct(NamedTuple):
     """Where in `ids` each token of the texts stands."""
 
 
+def _distinct(ids_T: np.ndarray) -> Distinct:
+    ids = np.flatnonzero(np.bincount(ids_T))
+    places = np.zeros(ids_T.max(initial=0) + 1, int)
+    places[ids] = np.arange(len(ids))
+    return Distinct(ids.tolist(), places[ids_T])
+
+
 _CHUNK = 5_000
 """Words in one text: long enough to save calls, and enough texts for every core."""
 _LETTERS = re.compile(r" ?[A-Za-z]+")
+_SPACE = string_of(b" ")
 
 
 def cut(backend: Tokenizer, texts: Sequence[str]) -> Cuts:
@@ -129,13 +134,19 @@ def cut(backend: Tokenizer, texts: Sequence[str]) -> Cuts:
     if words is None or not all(map(_LETTERS.fullmatch, texts)):
         return _cut_alone(backend, texts)
     chunks = [
-        _BORDER.join([*texts[start : start + _CHUNK], ""]).replace(" ", _SPACE)
+        "\n".join(texts[start : start + _CHUNK]).replace(" ", _SPACE)
         for start in range(0, len(texts), _CHUNK)
     ]
     encoded = words.encode_batch_fast(chunks, add_special_tokens=False)
     ids_T = np.concatenate([np.empty(0, int), *(np.array(text.ids) for text in encoded)])
-    is_border = ids_T == words.token_to_id(_BORDER)
-    return Cuts(ids_T[~is_border], np.flatnonzero(is_border) - np.arange(len(texts)))
+    # No token crosses a word's end, so lengths say where words end.
+    ids, place_T = _distinct(ids_T)
+    num_bytes = np.array([len(backend.id_to_token(token) or "") for token in ids], int)
+    read_T, written_W = np.cumsum(num_bytes[place_T]), np.cumsum(list(map(len, texts)), dtype=int)
+    last_W = np.searchsorted(read_T, written_W)
+    if not np.array_equal(np.append(read_T, -1)[last_W], written_W):
+        return _cut_alone(backend, texts)
+    return Cuts(ids_T, last_W + 1)
 
 
 def _cut_alone(backend: Tokenizer, texts: Sequence[str]) -> Cuts:
@@ -144,11 +155,8 @@ def _cut_alone(backend: Tokenizer, texts: Sequence[str]) -> Cuts:
     return Cuts(ids_T, np.cumsum([len(text.ids) for text in encoded], dtype=int))
 
 
-_SPACE, _BORDER = string_of(b" "), string_of(b"\n")
-
-
 def _word_tokenizer(backend: Tokenizer) -> Tokenizer | None:
-    """Return a tokenizer of words in the alphabet of bytes, with a line break after each.
+    """Return a tokenizer of words in the alphabet of bytes, a line for each.
 
     It has the model of `backend`, and so the same merges, but no need to find out where words end:
     a text is split at line breaks and nowhere else. None where `backend` does not hand a word of
@@ -156,19 +164,17 @@ def _word_tokenizer(backend: Tokenizer) -> Tokenizer | None:
     """
     from tokenizers import Tokenizer, pre_tokenizers
 
-    probes = ("Aaa", " aaa")
     splitter, normalizer = backend.pre_tokenizer, backend.normalizer
     is_whole = splitter is not None and all(
         [part for part, _ in splitter.pre_tokenize_str(probe)] == [probe.replace(" ", _SPACE)]
         and (normalizer is None or normalizer.normalize_str(probe) == probe)
-        for probe in probes
+        for probe in ("Aaa", " aaa")
     )
     added = backend.get_added_tokens_decoder().values()
-    has_words = any(_LETTERS.fullmatch(token.content) for token in added)
-    if not is_whole or has_words or backend.token_to_id(_BORDER) is None:
+    if not is_whole or any(_LETTERS.fullmatch(token.content) for token in added):
         return None
     words = Tokenizer(backend.model)
-    words.pre_tokenizer = pre_tokenizers.Split(_BORDER, "isolated")
+    words.pre_tokenizer = pre_tokenizers.CharDelimiterSplit("\n")
     return words
 
 
