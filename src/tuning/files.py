@@ -150,6 +150,19 @@ def write_json(path: Path, value: Any) -> None:
     write_atomic(path, json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
 
 
+def write_json_map(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a large flat mapping atomically as JSON, an entry a line.
+
+    Raises:
+        ResultsError: The disk refuses.
+        ValueError: `value` holds NaN or infinity, a fault of ours.
+    """
+    # Indentation would take the encoder that is written in Python.
+    dumps = json.JSONEncoder(allow_nan=False, ensure_ascii=False).encode
+    lines = ",\n".join(f"{dumps(key)}: {dumps(content)}" for key, content in value.items())
+    write_atomic(path, f"{{\n{lines}\n}}\n")
+
+
 def read_json(path: Path) -> Any:
     """Read JSON that we wrote.
 

@@ -108,8 +108,15 @@ def keyed_rng(*key: object) -> random.Random:
 MAX_LINE_BYTES = 1_024
 
 
-def read_word_list(path: Path) -> tuple[str, ...]:
+def read_word_list(
+    path: Path, shortest: int = MIN_LETTERS, longest: int = MAX_LETTERS
+) -> tuple[str, ...]:
     """Read a user's own words: one a line, blank lines and lines that begin with # left out.
+
+    Args:
+        path: The file.
+        shortest: Letters that a word must have.
+        longest: Letters that a word may have.
 
     Returns:
         The words in the order of the file, each once.
@@ -119,6 +126,7 @@ def read_word_list(path: Path) -> tuple[str, ...]:
         DataError: A line is no word, or there is none.
     """
     found: dict[str, None] = {}
+    letters = re.compile(rf"[a-z]{{{shortest},{longest}}}")
     for number, _, line in numbered_lines(path, MAX_LINE_BYTES):
         try:
             word = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
@@ -126,9 +134,9 @@ def read_word_list(path: Path) -> tuple[str, ...]:
             raise DataError(f"{path}, line {number}: is not UTF-8 text") from error
         if not word or word.startswith("#"):
             continue
-        if not is_word(word):
+        if not letters.fullmatch(word):
             raise DataError(
-                f"{path}, line {number}: a word must be {MIN_LETTERS} to {MAX_LETTERS} "
+                f"{path}, line {number}: a word must be {shortest} to {longest} "
                 f"lower-case letters a-z, got {word[:40]!r}"
             )
         found[word] = None
