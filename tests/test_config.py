@@ -576,6 +576,7 @@ OTHER_FLAT = {
     "spelling_augmentation": (False, "spelling_config.augmentation"),
     "spelling_difficulty": ("hard", "spelling_config.difficulty"),
     "arm": ("format_control", "spelling_config.arm"),
+    "subset_rule": ("letters", "tokenizer_config.subset_rule"),
     "transfer_eval_frequency": (33, "transfer_config.eval_frequency"),
     "position_task_weight": (0.3, "transfer_config.position_task_weight"),
     "count_task_weight": (0.7, "transfer_config.count_task_weight"),
@@ -599,8 +600,8 @@ def test_the_arguments_of_create_experiment_config_are_those_specified() -> None
 
 
 def test_the_names_of_hyperparameters_are_those_specified() -> None:
-    # The arm is ours: a search space may vary it, the specified function does not take it.
-    assert set(configs.FLAT_NAMES) == {*SPECIFIED_FLAT, "arm"} == set(OTHER_FLAT)
+    # Two are ours: a search space may vary them, the specified function does not take them.
+    assert set(configs.FLAT_NAMES) == {*SPECIFIED_FLAT, "arm", "subset_rule"} == set(OTHER_FLAT)
 
 
 def test_create_experiment_config_writes_name_and_timestamp_and_returns_the_path(

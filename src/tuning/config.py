@@ -330,6 +330,7 @@ FLAT_NAMES: Mapping[str, str] = {
     "auto_scale": "lightning_config.auto_scale",
     "sleep_when_idle": "lightning_config.sleep_when_idle",
     "use_english_only_tokens": "tokenizer_config.use_english_only_tokens",
+    "subset_rule": "tokenizer_config.subset_rule",
     "analyze_thinking_mode": "tokenizer_config.analyze_thinking_mode",
 }
 """The hyperparameter names of search spaces, and the dotted key of each."""

@@ -97,20 +97,12 @@ class Qwen3Tokenizer:
     def subset(self, rule: SubsetRule) -> Subset:
         """Return the English part of the vocabulary: a rule's tokens, and those of prompts."""
         texts = [text for question in every_question() for text in question]
-        chats = [
-            self.chat(
-                [
-                    {"role": "user", "content": question.strip()},
-                    {"role": "assistant", "content": answer},
-                    {"role": "user", "content": question.strip()},
-                ],
-                thinking=thinking,
-            )
-            for question, answer in every_question()
-            for thinking in (False, True)
-        ]
+        for question, answer in every_question():
+            asked = {"role": "user", "content": question.strip()}
+            told = [asked, {"role": "assistant", "content": answer}, asked]
+            texts += [self.chat(told, thinking=thinking) for thinking in (False, True)]
         control = (END_OF_TEXT_ID, END_OF_TURN_ID)
-        return subset_of(self.vocabulary, self.backend, rule, control, [*texts, *chats])
+        return subset_of(self.vocabulary, self.backend, rule, control, texts)
 
 
 def qwen3_tokenizer(path: Path | None = None) -> Qwen3Tokenizer:

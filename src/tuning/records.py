@@ -55,6 +55,8 @@ class TrialResult:
     """Optimizer steps trained."""
     model: str
     """Name and size of the base model."""
+    num_vocabulary_rows: int = 0
+    """Tokens among which the model decides: rows of its embedding; 0 where none was loaded."""
     evaluation_key: str | None = None
     base_key: str | None = None
     base_evaluation_key: str | None = None

@@ -128,6 +128,7 @@ def run_trial(
             weights_key=weights_key(config),
             step=steps,
             model=bench.base.says,
+            num_vocabulary_rows=int(bench.base.network.config.vocab_size),
             evaluation_key=tuned.key,
             base_key=bench.base.key,
             base_evaluation_key=base.key,

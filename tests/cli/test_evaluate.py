@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 from cli_support import Program, TrainedAdapter, files_below, in_process, trained_adapter
 
-from tuning.evaluation.bench import validation_bench
-from tuning.model.base import load_base
+from tuning.evaluation.bench import last_bench
+from tuning.model.base import last_base
 
 OWN: list[dict[str, Any]] = [
     {"task": "spelling", "word": "moonlight", "answer": "m o o n l i g h t"},
@@ -418,11 +418,11 @@ def test_a_folder_that_is_no_adapter_is_refused_before_anything_is_asked(
 @pytest.fixture
 def own_base() -> Iterator[None]:
     """Let a test have a model that no other test will be given."""
-    for cache in (load_base, validation_bench):
-        cache.cache_clear()
+    for kept in (last_base, last_bench):
+        kept.forget()
     yield
-    for cache in (load_base, validation_bench):
-        cache.cache_clear()
+    for kept in (last_base, last_bench):
+        kept.forget()
 
 
 @pytest.mark.usefixtures("own_base")

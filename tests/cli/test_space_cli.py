@@ -68,6 +68,7 @@ def test_list_names_every_space_with_its_trials(program: Program) -> None:
         ["default", "one_at_a_time", "33", "trials"],
         ["default_grid", "grid", "3981314", "trials"],
         ["demo", "one_at_a_time", "11", "trials"],
+        ["english_subset", "listed", "15", "trials"],
         ["extended", "one_at_a_time", "13", "trials"],
         ["quick", "one_at_a_time", "4", "trials"],
         ["random", "random", "53", "trials"],
@@ -82,7 +83,7 @@ def test_list_answers_in_json_and_finds_spaces_of_the_user(
 ) -> None:
     rows = json.loads(good(program, "list", "--json", *own[1:]).stdout)
     found = {row.pop("space"): row for row in rows}
-    assert len(found) == 11
+    assert len(found) == 12
     assert found["mine"] == {"strategy": "grid", "num_configurations": 8, "num_trials": 19}
     assert found["bayesian"] == {
         "strategy": "bayesian",

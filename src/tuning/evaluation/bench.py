@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -10,7 +9,7 @@ from tuning.config import EvaluationConfig, ExperimentConfig
 from tuning.evaluation.one_pass import OnePassScorer
 from tuning.fingerprint import resolved_precision
 from tuning.measures import BaselineOf, baseline_from
-from tuning.model.base import BaseModel, load_base, subject_words
+from tuning.model.base import BaseModel, Last, load_base, subject_words
 from tuning.tasks.baselines import LetterGuesser, fit_letter_guesser
 from tuning.tasks.splits import Split, split_subjects
 from tuning.tasks.suite import Suite, build_suite
@@ -47,7 +46,6 @@ def load_bench(config: ExperimentConfig) -> Bench:
     return validation_bench(model.model_name, precision, config.evaluation_config, model.subset)
 
 
-@functools.lru_cache(maxsize=1)
 def validation_bench(
     model_name: str, precision: str, sizes: EvaluationConfig, subset: SubsetRule | None = None
 ) -> Bench:
@@ -56,8 +54,17 @@ def validation_bench(
     Raises:
         UserError: The model cannot be had, or there are too few words.
     """
+    return last_bench(model_name, precision, sizes, subset)
+
+
+def _validation_bench(
+    model_name: str, precision: str, sizes: EvaluationConfig, subset: SubsetRule | None
+) -> Bench:
     held_out = split_subjects(subject_words(model_name, subset))[Split.VALIDATION]
     return new_bench(model_name, precision, sizes, held_out, subset)
+
+
+last_bench = Last(_validation_bench)
 
 
 def new_bench(

@@ -23,6 +23,7 @@ from tuning.measures import Drift, StratumResult, TaskResult
 from tuning.model.base import load_base, subject_words, tokenizer_of, training_data_of
 from tuning.model.lora import adapter_hash, check_is_adapter, stored_adapter
 from tuning.model.tiny import tiny_words
+from tuning.model.tokenizer import naming
 from tuning.paths import ResultsRoot, TrainingFolder
 from tuning.tasks.prompts import Prompting, prompted
 from tuning.tasks.splits import Split, split_subjects
@@ -148,7 +149,9 @@ def _check_lengths(
     """
     base = load_base(name, precision, subset)
     limit = int(base.network.config.max_position_embeddings)
-    for item, row in zip(suite.items, base.tokenizer.encode_items(suite.items), strict=True):
+    with naming(path):
+        encoded = base.tokenizer.encode_items(suite.items)
+    for item, row in zip(suite.items, encoded, strict=True):
         length = len(row.prompt) + len(row.answer)
         if length > limit:
             raise SuiteError(

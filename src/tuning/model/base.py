@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from tuning.config import ExperimentConfig
-from tuning.errors import DroppedTokenError, ModelError
+from tuning.errors import ModelError
 from tuning.files import sha256_of_json
 from tuning.known_models import HUB_IDS
 from tuning.model import tiny
 from tuning.model.hub import found_or_fetched, unavailable, weights_hash
-from tuning.model.tokenizer import PromptOf, TextTokenizer, chat_prompt
+from tuning.model.tokenizer import PromptOf, TextTokenizer, chat_prompt, naming
 from tuning.paths import user_path
 from tuning.tasks.pseudo_words import pseudo_words
 from tuning.tasks.replay import ReplayFile
@@ -118,7 +117,7 @@ def training_data_of(
         # What the whole model cannot write is left out and counted, as ever; what the subset
         # dropped is the user's choice, and a mistake.
         kept = encodable(listed, tokenizer_of(config.tokenizer_config.model_name))
-        with _naming(config.spelling_config.word_list):
+        with naming(config.spelling_config.word_list):
             for forms in zip(*map(tiny.written_forms, kept), strict=True):
                 tokenizer.encode_batch(forms)
         return kept
@@ -126,20 +125,11 @@ def training_data_of(
     data = training_data(config, words, tokenizer.count_tokens, writable)
     if tokenizer.kept_ids is not None and isinstance(data.stream.replay, ReplayFile):
         replay = data.stream.replay
-        with _naming(config.spelling_config.replay_file):
+        with naming(config.spelling_config.replay_file):
             for start in range(0, len(replay), 1000):
                 end = min(start + 1000, len(replay))
                 tokenizer.encode_items([replay[i] for i in range(start, end)])
     return data
-
-
-@contextlib.contextmanager
-def _naming(path: str | None) -> Iterator[None]:
-    """Say of which file a text is that needs a token which is not there."""
-    try:
-        yield
-    except DroppedTokenError as error:
-        raise DroppedTokenError(f"{path}: {error}") from error
 
 
 def _tiny_like(name: str) -> Path | None:
@@ -150,14 +140,13 @@ def _tiny_like(name: str) -> Path | None:
     return folder if (folder / "card.json").is_file() else None
 
 
-@functools.lru_cache(maxsize=1)
 def load_base(name: str, precision: str = "32-true", subset: SubsetRule | None = None) -> BaseModel:
     """Return a model as `read_base` does; the last one is kept, and given again.
 
     Raises:
         ModelError: There is no such model, or its weights cannot be had here.
     """
-    return read_base(name, precision, subset)
+    return last_base(name, precision, subset)
 
 
 def read_base(name: str, precision: str, subset: SubsetRule | None = None) -> BaseModel:
@@ -192,11 +181,10 @@ def read_base(name: str, precision: str, subset: SubsetRule | None = None) -> Ba
     network.requires_grad_(False)
     network.eval()
     tokenizer = tokenizer_of(name, subset)
-    if tokenizer is not whole:
+    if tokenizer.subset is not None:
         from tuning.model.vocabulary import slice_rows
 
-        assert tokenizer.kept_ids is not None
-        slice_rows(network, whole.rows(tokenizer.kept_ids))
+        slice_rows(network, whole.rows(tokenizer.subset.ids))
     # What adapters say of their base: a name, never a place on this machine.
     network.name_or_path = HUB_IDS.get(name, name)
     return BaseModel(
@@ -216,7 +204,6 @@ def _on_device(network: PreTrainedModel) -> PreTrainedModel:
     return network.to(device)
 
 
-@functools.lru_cache(maxsize=8)
 def tokenizer_of(name: str, subset: SubsetRule | None = None) -> TextTokenizer:
     """Return the tokenizer that a model brings; loads no weights.
 
@@ -227,10 +214,16 @@ def tokenizer_of(name: str, subset: SubsetRule | None = None) -> TextTokenizer:
     Raises:
         ModelError: There is no such model, its tokenizer cannot be had here, or cannot be judged.
     """
+    # A default that is left out and one that is given are two calls to a cache, and one to this.
+    return _tokenizer(name, subset)
+
+
+@functools.lru_cache(maxsize=8)
+def _tokenizer(name: str, subset: SubsetRule | None) -> TextTokenizer:
     if subset is not None:
         from tuning.model.vocabulary import sliced_tokenizer
 
-        return sliced_tokenizer(tokenizer_of(name), subset, name)
+        return sliced_tokenizer(_tokenizer(name, None), subset, name)
     like_tiny = _tiny_like(name)
     if like_tiny is not None:
         return tiny.tiny_tokenizer(like_tiny)
@@ -245,11 +238,14 @@ def tokenizer_of(name: str, subset: SubsetRule | None = None) -> TextTokenizer:
     if loaded.eos_token_id is None:
         raise ModelError(f"the tokenizer of {name} has no end token, so no answer would ever end")
     ends = (int(loaded.eos_token_id),)
+    named = (loaded.bos_token_id, loaded.eos_token_id, loaded.pad_token_id)
+    control = tuple(token for token in named if token is not None)
     if not loaded.chat_template:
-        return TextTokenizer(loaded.backend_tokenizer, ends)
+        return TextTokenizer(loaded.backend_tokenizer, ends, control_ids=control)
     return TextTokenizer(
         loaded.backend_tokenizer,
         ends,
+        control_ids=control,
         prompt_of=chat_prompt(loaded),
         thinking_prompt_of=_thinking_prompt(loaded),
     )
@@ -259,6 +255,32 @@ def _thinking_prompt(loaded: object) -> PromptOf | None:
     """Return how a chat model is asked with thinking on, if its template tells the modes apart."""
     off, on = chat_prompt(loaded), chat_prompt(loaded, thinking=True)
     return None if off("?", ()) == on("?", ()) else on
+
+
+_T = TypeVar("_T")
+
+
+class Last(Generic[_T]):
+    """Keeps what was made last, and lets go of it before it makes another: two may not fit."""
+
+    def __init__(self, make: Callable[..., _T]) -> None:
+        """Wrap a function of hashable arguments."""
+        self._make = make
+        self._made: dict[Hashable, _T] = {}
+
+    def __call__(self, *arguments: Hashable) -> _T:
+        """Return what the function gives, made once while the arguments stay the same."""
+        if arguments not in self._made:
+            self.forget()
+            self._made[arguments] = self._make(*arguments)
+        return self._made[arguments]
+
+    def forget(self) -> None:
+        """Let go of what is kept."""
+        self._made.clear()
+
+
+last_base = Last(read_base)
 
 
 def device_of(network: PreTrainedModel) -> torch.device:

@@ -5,17 +5,29 @@ ids = encode(prompt) + encode(answer) + end token: the same in training, scoring
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tuning.errors import DroppedTokenError
 from tuning.tasks.items import Item
 from tuning.tokens.subset import Subset
-from tuning.tokens.vocabulary import shown_string
+from tuning.tokens.vocabulary import Vocabulary, read_vocabulary, shown_string
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+
+
+@contextlib.contextmanager
+def naming(path: Path | str | None) -> Iterator[None]:
+    """Say of which file a text is that needs a token which is not there."""
+    try:
+        yield
+    except DroppedTokenError as error:
+        raise DroppedTokenError(f"{path}: {error}") from error
 
 
 class EncodedItem(NamedTuple):
@@ -77,6 +89,8 @@ class TextTokenizer:
     """Turns a question, after examples, into the model's prompt: chat template or plain text."""
     thinking_prompt_of: PromptOf | None = None
     """The same with thinking on; None where the model has no such mode."""
+    control_ids: tuple[int, ...] = ()
+    """The tokenizer's own ids of what begins, ends and pads a text."""
     subset: Subset | None = None
     """The English part of the vocabulary that `kept_ids` is cut down to; None without one."""
     _row_of: dict[int, int] = field(init=False, repr=False, default_factory=dict)
@@ -89,6 +103,15 @@ class TextTokenizer:
     def vocab_size(self) -> int:
         """Number of ids that texts can have."""
         return len(self.kept_ids) if self.kept_ids is not None else self.backend.get_vocab_size()
+
+    @functools.cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The tokens of the tokenizer, those included that the model has no row for.
+
+        Raises:
+            ModelError: The tokenizer is not byte-level.
+        """
+        return read_vocabulary(self.backend)
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the ids of each text, without any token added.

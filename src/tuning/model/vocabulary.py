@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from tuning.model.tokenizer import TextTokenizer
+from tuning.errors import ModelError
+from tuning.model.tokenizer import TextTokenizer, plain_prompt
 from tuning.tokens.prompts import every_question
 from tuning.tokens.subset import SubsetRule, subset_of
-from tuning.tokens.vocabulary import read_vocabulary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -34,15 +34,20 @@ def sliced_tokenizer(whole: TextTokenizer, rule: SubsetRule, name: str) -> TextT
         ModelError: The tokenizer is not byte-level, so tokens cannot be judged.
     """
     ends = whole.genuine(whole.end_ids)
-    vocabulary = read_vocabulary(whole.backend, name)
-    subset = subset_of(vocabulary, whole.backend, rule, ends, _prompts(whole), whole.has)
+    try:
+        vocabulary = whole.vocabulary
+    except ModelError as error:
+        raise ModelError(f"{name}: {error}") from error
+    control = {*ends, *whole.control_ids}
+    subset = subset_of(vocabulary, whole.backend, rule, control, _prompts(whole), whole.has)
     sliced = dataclasses.replace(whole, kept_ids=subset.ids, subset=subset)
     return dataclasses.replace(sliced, end_ids=tuple(sliced.rows(ends)))
 
 
 def _prompts(whole: TextTokenizer) -> list[str]:
-    """Return every prompt of the model, thinking on where it can, with and without examples."""
-    styles = [whole.prompt_of, *([whole.thinking_prompt_of] if whole.thinking_prompt_of else [])]
+    """Return every prompt, in plain text and as the model is asked, thinking on where it can."""
+    styles = [plain_prompt, whole.prompt_of]
+    styles += [whole.thinking_prompt_of] if whole.thinking_prompt_of else []
     texts = [answer for _, answer in every_question()]
     for question, answer in every_question():
         texts += [style(question, ((question, answer),)) for style in styles]

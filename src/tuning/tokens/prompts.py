@@ -19,6 +19,8 @@ Question = tuple[str, str]
 """A question and an answer in the right format."""
 
 _WORD = "a"
+_LETTERS = string.ascii_lowercase + "a"
+"""Every letter after another one, the first too: a separator may be one token with what follows."""
 _LARGEST_NUMBER = 98
 """Of replay's arithmetic."""
 
@@ -33,7 +35,7 @@ def every_question() -> tuple[Question, ...]:
 def _spelling() -> Iterator[Question]:
     carriers = ("", *(carrier.format(word=_WORD) for carrier in spelling.CARRIERS))
     for separator in spelling.SEPARATORS:
-        for letters in (string.ascii_lowercase, string.ascii_uppercase):
+        for letters in (_LETTERS, _LETTERS.upper()):
             answer = spelling.spell(letters, separator.text)
             for template in spelling.TEMPLATES:
                 for carrier, quote in itertools.product(carriers, ("", '"')):
@@ -43,12 +45,12 @@ def _spelling() -> Iterator[Question]:
 
 def _inverse() -> Iterator[Question]:
     for separator, template in itertools.product(spelling.SEPARATORS, spelling.INVERSE_TEMPLATES):
-        letters = spelling.spell(string.ascii_lowercase, separator.text)
+        letters = spelling.spell(_LETTERS, separator.text)
         yield template.fill(letters=letters), _WORD
 
 
 def _position() -> Iterator[Question]:
-    told = f"{_WORD} is spelled {spelling.spell(string.ascii_lowercase, ' ')}.\n"
+    told = f"{_WORD} is spelled {spelling.spell(_LETTERS, ' ')}.\n"
     for template, n in itertools.product(position.TEMPLATES, range(1, MAX_LETTERS + 1)):
         question = template.fill(n=n, ordinal=position.ordinal(n), word=_WORD)
         yield question, string.ascii_lowercase[n - 1]
