@@ -323,7 +323,9 @@ def test_what_needs_a_dropped_token_is_refused_by_name_before_training(
         own = tmp_path / "own.jsonl"
         asked = [{"task": "own", "prompt": f"What is {w}?", "answer": w} for w in ("at", "café")]
         own.write_text("".join(json.dumps(x) + "\n" for x in asked), encoding="utf-8")
-        with pytest.raises(DroppedTokenError, match=r"own\.jsonl: the subset letters .* ' café' \(id"):
+        with pytest.raises(
+            DroppedTokenError, match=r"own\.jsonl: the subset letters .* ' café' \(id"
+        ):
             evaluate_model(Question(model="tiny", suite=own, subset=SubsetRule.LETTERS), root)
         return
     rule = SubsetRule.LETTERS

@@ -135,6 +135,14 @@ def test_texts_of_one_source_differ_as_often_as_p_says() -> None:
     assert stats.kstest(p_values, "uniform").statistic < 0.07
 
 
+@pytest.mark.parametrize(("kinds", "bits"), [(300, 0.25), (20_000, 0.6)])
+def test_small_sets_of_one_source_differ_by_chance(kinds: int, bits: float) -> None:
+    rng = np.random.default_rng(0)
+    shares = 1 / np.arange(1, kinds + 1)
+    sets = rng.multinomial(300, shares / shares.sum(), (50, 2))
+    assert js_divergence(sets[:, 0], sets[:, 1]).mean() == pytest.approx(bits, abs=0.02)
+
+
 def test_texts_of_another_source_are_told_apart() -> None:
     rng = np.random.default_rng(0)
     first = sampled(rng, 20, 20)

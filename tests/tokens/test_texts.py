@@ -57,7 +57,7 @@ def test_outputs_are_sorted_by_mode_and_blank_ones_counted(tmp_path: Path) -> No
     assert read_outputs(path) == ThinkingTexts(
         thinking=("<think>\nhm\n</think>\n\nb",),
         direct=("b", "c"),
-        source=f"{path} (1 blank outputs left out)",
+        source=f"{path} (blank outputs left out: 1)",
     )
 
 
@@ -98,7 +98,7 @@ BAD_OUTPUTS: dict[str, tuple[str, str]] = {
     "other side": ('{"mode": "non_thinking", "text": "a"}', "one thinking text, .* got none"),
     "blank side": (
         '{"mode": "thinking", "text": " "}\n{"mode": "non_thinking", "text": "a"}',
-        r"1 blank outputs left out\).* one thinking text",
+        r"blank outputs left out: 1\).* one thinking text",
     ),
     "empty lines": ("\n\n", "one thinking text, .* got none"),
 }
