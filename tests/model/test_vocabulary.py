@@ -398,3 +398,20 @@ def test_an_adapter_of_a_subset_holds_no_embedding(tmp_path: Path) -> None:
         save_adapter(adapted, tmp_path / "a")
     with safe_open(str(tmp_path / "a" / "adapter_model.safetensors"), "pt") as tensors:
         assert all("lora_" in key for key in tensors.keys())
+
+
+def test_a_qwen3_model_trains_on_the_tokens_that_the_analysis_saves(tmp_path: Path) -> None:
+    import shutil
+
+    from tuning.qwen3_tokenizer import qwen3_tokenizer
+
+    folder = save_random_model(tmp_path / "m", "qwen3")
+    source = qwen3_tokenizer().source.path.parent
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copyfile(source / name, folder / name)
+    (folder / "chat_template.jinja").unlink()
+    for rule in RULES:
+        subset = tokenizer_of(str(folder), rule).subset
+        assert subset == qwen3_tokenizer().subset(rule)
+        assert subset is not None
+        assert len(subset.ids) % 8 == 0
