@@ -227,6 +227,11 @@ class TokenAnalysisFolder:
         """By which rule it was chosen, and what was counted."""
         return self.root / "english_tokens" / "english_vocab.meta.json"
 
+    @property
+    def thinking(self) -> Path:
+        """Thinking compared with non-thinking."""
+        return self.root / "thinking.json"
+
     def table(self, name: str) -> Path:
         """Return the file of a table."""
         return self.root / f"{checked_name(name, 'table')}.csv"

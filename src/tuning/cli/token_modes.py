@@ -68,10 +68,9 @@ def thinking(
     texts, loaded = _texts(thinking_texts, direct_texts, outputs), qwen3_tokenizer(tokenizer)
     with working("comparing and drawing", quiet=quiet):
         analysis = analyze_thinking(loaded, texts, seed=seed)
-        folder = options.results_root(results_dir).token_analysis.root
-        place, found = folder / "thinking.json", analysis.to_json()
+        place, found = options.results_root(results_dir).token_analysis.thinking, analysis.to_json()
         files.write_json(place, found)
-        paths = [place, *save_chart(draw_thinking(analysis), folder, place.stem, TITLE)]
+        paths = [place, *save_chart(draw_thinking(analysis), place.parent, place.stem, TITLE)]
     if as_json:
         typer.echo(json.dumps({**found, "files": [str(path) for path in paths]}))
         return

@@ -101,6 +101,8 @@ def role_of(row: ConfigurationSummary) -> str:
 def elided(label: str, limit: int = MAX_LABEL) -> str:
     """Return a label that fits beside a chart, on one line."""
     line = " ".join(label.split())
+    # The library that draws ends the whole process at a control character.
+    line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
     return line if len(line) <= limit else f"{line[: limit - 1]}…"
 
 

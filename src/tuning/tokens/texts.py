@@ -101,7 +101,7 @@ def read_outputs(path: Path) -> ThinkingTexts:
             texts[mode].append(text)
         else:
             num_blank += 1
-    blank = f" ({num_blank:,} blank outputs left out)" if num_blank else ""
+    blank = f" (blank outputs left out: {num_blank:,})" if num_blank else ""
     return ThinkingTexts(
         thinking=tuple(texts[Mode.THINKING]),
         direct=tuple(texts[Mode.NON_THINKING]),

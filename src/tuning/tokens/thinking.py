@@ -126,8 +126,8 @@ class ThinkingAnalysis:
         reasons = []
         if (smallest := self.as_written.smallest_p) >= LEVEL:
             reasons.append(
-                f"too few texts to say anything: with {self.as_written.num_splits} distinct "
-                f"splits of them p cannot be below {smallest:.2f}"
+                f"too few texts to say anything, p cannot be below {smallest:.2f} (distinct "
+                f"splits: {self.as_written.num_splits})"
             )
         small = [
             f"{use.num_texts:,} {mode.says} texts of {use.num_tokens:,} tokens in all"
