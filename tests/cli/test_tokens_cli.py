@@ -127,7 +127,7 @@ def test_words_of_a_file_are_cut_and_written(program: Program, tmp_path: Path) -
     assert "obfuscatory" in done.stdout
     assert "xylophonist" not in done.stdout
     written = [f"{ANALYSIS}/{name}" for name in files_below(tmp_path / ANALYSIS)]
-    assert sorted(line.removeprefix("wrote ") for line in done.stdout.splitlines()[-9:]) == written
+    assert sorted(line.removeprefix("wrote ") for line in done.stdout.splitlines()[-10:]) == written
     facts = json.loads(program("tokens", "words", "--words", "mine.txt", "--json").stdout)
     assert facts["num_words"] == 3
     assert sorted(facts["files"]) == written

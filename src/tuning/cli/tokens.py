@@ -286,6 +286,11 @@ def _say_words(facts: Mapping[str, Any]) -> None:
         {"form": str, "mean_tokens": _decimals, "multi_token_rate": _percent},
     )
     _print("By Zipf frequency", facts["tokens_by_frequency"], {"frequency": str, **shares})
+    _print(
+        "Tokens of one letter, in words of several tokens",
+        facts["single_letters"],
+        {"num_single_letters": _whole, "num_words": _whole, "rate": _percent},
+    )
     _print("By letters", facts["tokens_by_length"], {"num_letters": _whole, **shares})
     _print("By difficulty", facts["tokens_by_difficulty"], {"difficulty": str, **shares})
     rates = {"rate": _percent, "low": _percent, "high": _percent, "rate_at_random": _percent}
