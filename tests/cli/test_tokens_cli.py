@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from cli_support import Program, files_below, in_process
 
+from tuning.paths import shipped_config_dir
 from tuning.qwen3_tokenizer import tokenizer_file
 
 ANALYSIS = "results/tuning/token_analysis"
@@ -75,6 +76,16 @@ def test_settings_of_a_configuration_count_and_options_win(
     done = program("tokens", "analyze", *options, "--rule", "ascii")
     assert json.loads(done.stdout)["english_rule_token_count"] == 94_358
     assert done.stderr == ""
+
+
+@pytest.mark.usefixtures("few_words")
+def test_the_shipped_parts_of_configurations_count(program: Program) -> None:
+    shipped = shipped_config_dir() / "token_analysis"
+    for name, key in (("english", "english_token_count"), ("thinking", "thinking_mode")):
+        done = program(
+            *("--mode", "token-analysis", "--config", shipped / f"{name}.yaml", "--json"),
+        )
+        assert {"english_token_count", "thinking_mode"} & set(json.loads(done.stdout)) == {key}
 
 
 @pytest.mark.usefixtures("few_words")

@@ -143,7 +143,9 @@ def _settings(request: AnalysisRequest) -> TokenizerConfig:
 
     if request.config is None:
         return TokenizerConfig()
-    return load(request.config, config_dirs=[request.config_dir]).tokenizer_config
+    # The files of configs/hyperparameters/token_analysis have no name of their own.
+    named = ["experiment_name=tokens"]
+    return load(request.config, named, [request.config_dir]).tokenizer_config
 
 
 # --- the English part ---------------------------------------------------------------------------

@@ -96,7 +96,9 @@ def draw_distribution(data: pd.DataFrame, source: Source) -> Any:
         "with those that prompts need and a few of padding.",
         "Beside each bar: tokens, and how many of them are kept.",
     ]
-    return headed(chart, "All tokens and their English part, by what they hold", sentences, source.model, 700)
+    return headed(
+        chart, "All tokens and their English part, by what they hold", sentences, source.model, 700
+    )
 
 
 def _vocabulary_colour() -> alt.Color:
