@@ -94,15 +94,20 @@ class Qwen3Tokenizer:
         )
         return rendered
 
-    def subset(self, rule: SubsetRule) -> Subset:
-        """Return the English part of the vocabulary: a rule's tokens, and those of prompts."""
+    @functools.cached_property
+    def _prompts(self) -> list[str]:
+        """Every question and answer, plain and as the model reads them."""
         texts = [text for question in every_question() for text in question]
         for question, answer in every_question():
             asked = {"role": "user", "content": question.strip()}
             told = [asked, {"role": "assistant", "content": answer}, asked]
             texts += [self.chat(told, thinking=thinking) for thinking in (False, True)]
+        return texts
+
+    def subset(self, rule: SubsetRule) -> Subset:
+        """Return the English part of the vocabulary: a rule's tokens, and those of prompts."""
         control = (END_OF_TEXT_ID, END_OF_TURN_ID)
-        return subset_of(self.vocabulary, self.backend, rule, control, texts)
+        return subset_of(self.vocabulary, self.backend, rule, control, self._prompts)
 
 
 def qwen3_tokenizer(path: Path | None = None) -> Qwen3Tokenizer:

@@ -52,8 +52,7 @@ def test_the_mode_prints_sizes_and_english_tokens_and_writes_all(
 
 @pytest.mark.usefixtures("few_words")
 def test_without_english_only_no_english_tokens_are_counted(program: Program) -> None:
-    done = program("--mode", "token-analysis", "--json", "--quiet")
-    stats = json.loads(done.stdout)
+    stats = json.loads(program("tokens", "analyze", "--no-figures", "--json", "--quiet").stdout)
     assert stats["vocab_size"] == 151_669
     assert "english_token_count" not in stats
     assert "thinking_mode" not in stats
@@ -82,9 +81,8 @@ def test_settings_of_a_configuration_count_and_options_win(
 def test_the_shipped_parts_of_configurations_count(program: Program) -> None:
     shipped = shipped_config_dir() / "token_analysis"
     for name, key in (("english", "english_token_count"), ("thinking", "thinking_mode")):
-        done = program(
-            *("--mode", "token-analysis", "--config", shipped / f"{name}.yaml", "--json"),
-        )
+        options = ("--config", shipped / f"{name}.yaml", "--no-figures", "--json")
+        done = program("tokens", "analyze", *options)
         assert {"english_token_count", "thinking_mode"} & set(json.loads(done.stdout)) == {key}
 
 
