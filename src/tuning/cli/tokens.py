@@ -140,7 +140,10 @@ def run_analysis(request: AnalysisRequest) -> None:
         return
     _say_vocabulary(stats)
     _say_words(stats["words"])
-    for sentence in stats.get("thinking_comparison", {}).get("sentences", []):
+    comparison = stats.get("thinking_comparison", {})
+    if comparison.get("warning"):
+        typer.echo(f"read with care: {comparison['warning']}")
+    for sentence in comparison.get("sentences", []):
         typer.echo(f"- {sentence}")
     typer.echo(f"wrote {options.results_root(request.results_dir).token_analysis.root}")
 
