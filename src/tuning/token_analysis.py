@@ -342,14 +342,14 @@ def own_outputs(config: ExperimentConfig, root: ResultsRoot) -> ThinkingTexts:
     found = [p for p in folder.answers_in_both_modes() if _weights_of(p.parent) == weights]
     if not found:
         raise NotFoundError(
-            f"{config.experiment_name}: no answers with thinking on and off are below "
+            f"the model of this configuration left no answers with thinking on and off below "
             f"{root.trainings}; run it with analyze_thinking_mode: true"
         )
     newest = max(found, key=lambda path: path.stat().st_mtime)
     if not any(row.get("mode") == Mode.THINKING for row in files.read_json_lines(newest)):
         raise NotFoundError(
-            f"{config.experiment_name}: {config.tokenizer_config.model_name} has no thinking mode, "
-            f"so its answers are of one kind"
+            f"{config.tokenizer_config.model_name} has no thinking mode, so its answers are of one "
+            f"kind"
         )
     return read_outputs(newest)
 

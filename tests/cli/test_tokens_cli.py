@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from cli_support import Program, files_below, in_process
 
+from tuning.paths import shipped_config_dir
 from tuning.qwen3_tokenizer import tokenizer_file
 
 ANALYSIS = "results/tuning/token_analysis"
@@ -78,6 +79,16 @@ def test_settings_of_a_configuration_count_and_options_win(
 
 
 @pytest.mark.usefixtures("few_words")
+def test_the_shipped_parts_of_configurations_count(program: Program) -> None:
+    shipped = shipped_config_dir() / "token_analysis"
+    for name, key in (("english", "english_token_count"), ("thinking", "thinking_mode")):
+        done = program(
+            *("--mode", "token-analysis", "--config", shipped / f"{name}.yaml", "--json"),
+        )
+        assert {"english_token_count", "thinking_mode"} & set(json.loads(done.stdout)) == {key}
+
+
+@pytest.mark.usefixtures("few_words")
 def test_a_configuration_of_another_model_is_told_whose_tokenizer_this_is(
     program: Program, tmp_path: Path
 ) -> None:
@@ -127,7 +138,7 @@ def test_words_of_a_file_are_cut_and_written(program: Program, tmp_path: Path) -
     assert "obfuscatory" in done.stdout
     assert "xylophonist" not in done.stdout
     written = [f"{ANALYSIS}/{name}" for name in files_below(tmp_path / ANALYSIS)]
-    assert sorted(line.removeprefix("wrote ") for line in done.stdout.splitlines()[-9:]) == written
+    assert sorted(line.removeprefix("wrote ") for line in done.stdout.splitlines()[-10:]) == written
     facts = json.loads(program("tokens", "words", "--words", "mine.txt", "--json").stdout)
     assert facts["num_words"] == 3
     assert sorted(facts["files"]) == written

@@ -153,7 +153,8 @@ def _configuration(request: AnalysisRequest) -> ExperimentConfig | None:
 
     if request.config is None:
         return None
-    return load(request.config, config_dirs=[request.config_dir])
+    # The files of configs/hyperparameters/token_analysis have no name of their own.
+    return load(request.config, ["experiment_name=tokens"], [request.config_dir])
 
 
 # --- the English part ---------------------------------------------------------------------------
@@ -296,6 +297,11 @@ def _say_words(facts: Mapping[str, Any]) -> None:
         {"form": str, "mean_tokens": _decimals, "multi_token_rate": _percent},
     )
     _print("By Zipf frequency", facts["tokens_by_frequency"], {"frequency": str, **shares})
+    _print(
+        "Tokens of one letter, in words of several tokens",
+        facts["single_letters"],
+        {"num_single_letters": _whole, "num_words": _whole, "rate": _percent},
+    )
     _print("By letters", facts["tokens_by_length"], {"num_letters": _whole, **shares})
     _print("By difficulty", facts["tokens_by_difficulty"], {"difficulty": str, **shares})
     rates = {"rate": _percent, "low": _percent, "high": _percent, "rate_at_random": _percent}

@@ -12,7 +12,7 @@ import pandas as pd
 from tuning.figures.figure import BLUE, INK, PALE, headed, inline
 from tuning.tokens.categories import Category
 from tuning.tokens.vocabulary import Vocabulary
-from tuning.tokens.word_summaries import MAX_TOKENS, tokens_by
+from tuning.tokens.word_summaries import MAX_TOKENS, tokens_by_form_and_frequency
 from tuning.tokens.words import Form
 
 ALL, ENGLISH = "all tokens", "English part"
@@ -96,7 +96,9 @@ def draw_distribution(data: pd.DataFrame, source: Source) -> Any:
         "with those that prompts need and a few of padding.",
         "Beside each bar: tokens, and how many of them are kept.",
     ]
-    return headed(chart, "Tokens by what they hold", sentences, source.model, 700)
+    return headed(
+        chart, "All tokens and their English part, by what they hold", sentences, source.model, 700
+    )
 
 
 def _vocabulary_colour() -> alt.Color:
@@ -215,20 +217,21 @@ def tokens_per_word_data(table: pd.DataFrame) -> pd.DataFrame:
     Args:
         table: From `word_table`.
     """
-    rows = []
-    for form in Form:
-        for band in tokens_by(table, "frequency", form).to_dict("records"):
-            of = int(band["num_words"])
-            for number in range(1, MAX_TOKENS + 1):
-                found = int(band[f"num_words_of_{number}_tokens"])
-                share = 100 * found / of
-                rows.append(
-                    (form.value, band["frequency"], number, found, of, share, band["mean_tokens"])
-                )
-    columns = [
-        *("form", "frequency", "num_tokens", "num_words", "band_words", "share", "mean_tokens")
+    bands = tokens_by_form_and_frequency(table)
+    rows = [
+        {
+            "form": band["form"],
+            "frequency": band["frequency"],
+            "num_tokens": number,
+            "num_words": band[f"num_words_of_{number}_tokens"],
+            "band_words": band["num_words"],
+            "share": 100 * band[f"num_words_of_{number}_tokens"] / band["num_words"],
+            "mean_tokens": band["mean_tokens"],
+        }
+        for band in bands.to_dict("records")
+        for number in range(1, MAX_TOKENS + 1)
     ]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows)
 
 
 def draw_tokens_per_word(data: pd.DataFrame, source: Source) -> Any:

@@ -154,6 +154,13 @@ def most_fragmented(table: pd.DataFrame, most: int = 20) -> pd.DataFrame:
 _CUT = ("num_tokens", "pieces")
 
 
+def tokens_by_form_and_frequency(table: pd.DataFrame) -> pd.DataFrame:
+    """Return `tokens_by` frequency for every form, with a column form before."""
+    parts = [tokens_by(table, "frequency", form).assign(form=form.value) for form in Form]
+    found = pd.concat(parts, ignore_index=True)
+    return found[["form", *found.columns.drop("form")]]
+
+
 def means_by_form(table: pd.DataFrame) -> pd.DataFrame:
     """Return for each form how words are cut: form, mean_tokens, num_multi_token_words, rate."""
     rows = []
@@ -192,6 +199,7 @@ class WordAnalysis:
         return {
             "tokens_by_form": means_by_form(self.table),
             "tokens_by_frequency": tokens_by(self.table, "frequency"),
+            "tokens_by_form_and_frequency": tokens_by_form_and_frequency(self.table),
             "tokens_by_length": tokens_by(self.table, "num_letters"),
             "tokens_by_difficulty": tokens_by(self.table, "difficulty"),
             "stem_borders": borders_by_suffix(self.table),
