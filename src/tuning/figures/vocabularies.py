@@ -43,7 +43,7 @@ COLUMNS = (
 )
 READINGS = ("accuracy", "gain")
 QUANTITIES = ("speed", "memory", "GPU memory")
-PANEL = 150
+PANEL = 170
 """Pixels of one panel."""
 
 
@@ -51,7 +51,8 @@ def vocabularies_data(analysis: StudyAnalysis) -> pd.DataFrame:
     """Return differences from the whole vocabulary, in points, and ratios to it.
 
     A row for each part of the vocabulary, task and reading, and one for each part and quantity: the
-    latter have no task.
+    latter have no task. What was asked about other items has no difference of accuracy: it would be
+    one of words.
     """
     rows = [row for row in analysis.vocabularies if row.name != WHOLE]
     found = [x for row in rows for x in (*_differences(row), *_ratios(row))]
@@ -68,7 +69,10 @@ def _differences(row: VocabularyRow) -> Iterator[dict[str, Any]]:
         over = found.over_whole
         if over is None:
             continue
-        for reading, difference in zip(READINGS, (over.level, over.gain), strict=True):
+        readings = {"accuracy": over.level, "gain": over.gain}
+        if not over.is_same_items:
+            del readings["accuracy"]
+        for reading, difference in readings.items():
             yield {
                 **_known(row),
                 "task": task,
@@ -111,7 +115,7 @@ def draw_vocabularies(analysis: StudyAnalysis) -> Any:
     if not ratios.empty:
         panels.append(_ratio_panel(ratios, names))
     chart = alt.hconcat(*panels, spacing=16).resolve_scale(
-        color="independent", shape="independent", fillOpacity="independent"
+        color="independent", shape="independent", yOffset="independent"
     )
     width = width_of(names, PANEL * len(panels) + 100)
     return titled(chart, VOCABULARIES.title, analysis, _says(analysis), width)
@@ -135,7 +139,7 @@ def _task_panel(data: pd.DataFrame, task: str, names: list[str], *, is_first: bo
         *(("vocabulary", "vocabulary"), ("reading", "difference of"), ("seeds", "seeds")),
         *(("words", "words"), ("basis", "compared")),
     ]
-    mark = base.mark_point(size=55, opacity=1, strokeWidth=1.6).encode(
+    mark = base.mark_point(size=38, opacity=1, strokeWidth=1.5).encode(
         y=y,
         yOffset=offset,
         x="value:Q",
@@ -168,12 +172,12 @@ def _ratio_panel(data: pd.DataFrame, names: list[str]) -> Any:
             "low:Q",
             title="times the whole one, log scale",
             scale=alt.Scale(type="log", nice=False, padding=10),
-            axis=alt.Axis(format=".3~g", tickCount=4),
+            axis=alt.Axis(format=".3~g", values=_ticks(data)),
         ),
         x2="high:Q",
         color=colour,
     )
-    mark = base.mark_point(filled=True, size=65, opacity=1).encode(
+    mark = base.mark_point(filled=True, size=50, opacity=1).encode(
         y=y,
         yOffset=offset,
         x="value:Q",
@@ -194,6 +198,19 @@ def _ratio_panel(data: pd.DataFrame, names: list[str]) -> Any:
     return _panel(base, 1, bar, mark, "speed and memory")
 
 
+def _ticks(data: pd.DataFrame) -> list[float]:
+    """Return round ratios within what is drawn: a log scale of less than a decade has few."""
+    low, high = data["low"].min(), data["high"].max()
+    wanted = (0.25, 0.5, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.4, 2, 4)
+    inside = [tick for tick in wanted if low <= tick <= high or tick == 1]
+    wide = (0.25, 0.5, 1, 2, 4)
+    return inside if high / low < MAX_CLOSE else [tick for tick in inside if tick in wide]
+
+
+MAX_CLOSE = 2.5
+"""Ratio of the ends of an axis up to which tenths of a ratio have room."""
+
+
 def _panel(base: Any, same: float, bar: Any, mark: Any, title: str) -> Any:
     """Return a panel with a line where the whole vocabulary stands."""
     rule = base.mark_rule(color=GREY, strokeDash=[3, 3]).encode(x=alt.datum(same))
@@ -205,16 +222,21 @@ def _panel(base: Any, same: float, bar: Any, mark: Any, title: str) -> Any:
 def _says(analysis: StudyAnalysis) -> list[str]:
     data = vocabularies_data(analysis)
     is_ratio = data["task"].isna()
-    words = (f"{t} {span(data.loc[data['task'] == t, 'words'], 'words')}" for t in TASKS)
+    words = (
+        f"{task} {span(data.loc[data['task'] == task, 'words'].astype(int), 'words')}"
+        for task in TASKS
+    )
     has_intervals = set(data.loc[is_ratio, "basis"]) == {"95 % interval"}
     spread = "95 % intervals over runs" if has_intervals else "the spread of runs"
     return [
         "Each part less the whole one, strict answers. Filled: accuracy after training; hollow "
         "below it: gain over its own untouched model. Bars: 95 % intervals.",
-        "Dashed: other items, so words do not cancel."
+        "Dashed: other items, so gain alone, and words do not cancel."
         if "independent samples" in set(data["basis"])
         else "",
-        f"Right: bars are {spread}." if is_ratio.any() else "",
+        f"Right: speed above 1 and memory below 1 are savings; bars are {spread}."
+        if is_ratio.any()
+        else "",
         f"n: seeds. {', '.join(words)}.",
     ]
 
