@@ -67,7 +67,8 @@ def _unlike_sentences(compared: Sequence[_Compared]) -> list[str]:
     return [
         f"{_names(compared)}: independent samples, for other words were asked about or answers are "
         f"gone, so levels differ by the words too, and {_detectable(compared)}. Gains, each over "
-        f"the untouched model on its own items, above those with the whole one: {gains}."
+        f"the untouched model on its own items, above those with the whole one, not corrected for "
+        f"their number: {gains}."
     ]
 
 
