@@ -57,7 +57,7 @@ class Ratio:
 
 def spread_of(values: Iterable[float]) -> Spread | None:
     """Return the spread of what runs took; those that took nothing were not measured."""
-    known = tuple(value for value in values if value > 0)
+    known = tuple(float(value) for value in values if value > 0)
     if not known:
         return None
     return Spread(mean=float(np.mean(known)), low=min(known), high=max(known), values=known)
