@@ -32,6 +32,7 @@ bench: $(VENV)/.run
 	$(BIN)/python benchmarks/pruning.py --simulated 20
 	$(BIN)/python benchmarks/calibration.py --repeats 1000
 	$(BIN)/python benchmarks/analysis.py --trials 31 100
+	$(BIN)/python benchmarks/tokens.py --repeats 1
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -3,8 +3,8 @@
 A Qwen3 with the real 151,936 rows, the real tokenizer and chat template, and a small body of random
 weights; each measurement is a process of its own, whole and sliced in turn. Prints the median time
 of a training step and of an evaluation pass, the peak memory of both, and their ratios. With so
-small a body the head is most of the work: on Qwen3-4B itself it is a tenth of the weights, and the
-ratio nearer to one.
+small a body the head is nearly all of the work. On Qwen3-4B itself it is not: answer tokens alone
+reach the head, so with 45 tokens of prompt and 12 of answer it does 2 % of the multiplications.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--words", type=int, default=60, help="words a task in the evaluation")
     parser.add_argument("--rules", nargs="*", default=[SubsetRule.PRINTABLE, SubsetRule.LETTERS])
-    parser.add_argument("--hidden", type=int, default=256)
+    parser.add_argument("--hidden", type=int, default=128)
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--one", nargs=2, metavar=("VOCABULARY", "FOLDER"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()

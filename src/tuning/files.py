@@ -157,10 +157,9 @@ def write_json_map(path: Path, value: Mapping[str, Any]) -> None:
         ResultsError: The disk refuses.
         ValueError: `value` holds NaN or infinity, a fault of ours.
     """
-    # Indentation would take the encoder that is written in Python.
-    dumps = json.JSONEncoder(allow_nan=False, ensure_ascii=False).encode
-    lines = ",\n".join(f"{dumps(key)}: {dumps(content)}" for key, content in value.items())
-    write_atomic(path, f"{{\n{lines}\n}}\n")
+    # Indentation would take the encoder that is written in Python, ten times slower.
+    text = json.dumps(value, separators=(",\n", ": "), allow_nan=False, ensure_ascii=False)
+    write_atomic(path, f"{text}\n")
 
 
 def read_json(path: Path) -> Any:

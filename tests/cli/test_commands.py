@@ -126,7 +126,7 @@ def test_all_mistakes_of_a_file_come_together(run_program: Any, tmp_path: Path) 
         (("evaluate", "--model", "tiny", "--adapter", "nowhere"), ("nowhere", "no adapter")),
         (("--mode", "sweep"), ("wandb_integration",)),
         (("--mode", "lightning"), ("lightning_jobs",)),
-        (("--mode", "token-analysis"), ("token_analysis",)),
+        (("--mode", "token-analysis", "--focus", "transfer"), ("--focus", "trains nothing")),
         (
             ("tasks", "preview", "spelling_difficulty=hardd"),
             ("spelling_config.difficulty", "hardd"),

@@ -117,6 +117,21 @@ def test_another_task_of_cute_is_a_task_of_its_own(program: Program, tmp_path: P
     assert result["baseline"] == pytest.approx(1 / 3)
 
 
+def test_a_model_is_asked_on_a_part_of_its_vocabulary(program: Program, tmp_path: Path) -> None:
+    words = ("moonlight", "parrot", "garfield")
+    rows = [f"{word}\t{' '.join(word)}" for word in words]
+    (tmp_path / "spell.tsv").write_text("\n".join(["input1\tlabel", *rows, ""]))
+    asked = ("evaluate", "--suite", "spell.tsv", "--json")
+    whole, part = (
+        json.loads(program(*asked, *more).stdout) for more in ((), ("--subset", "letters"))
+    )
+    assert "tokens: letters)" in part["model"]
+    assert "tokens" not in whole["model"]
+    assert part["predictions"] != whole["predictions"]
+    done = program(*asked, "--subset", "leters")
+    done.assert_one_clear_line("leters", "letters")
+
+
 BAD_SUITES: dict[str, tuple[str, str | bytes | None, tuple[str, ...]]] = {
     "missing": ("a.jsonl", None, ("a.jsonl", "no such file")),
     "ending": ("a.txt", "x", ("a.txt", ".jsonl", ".tsv", ".txt")),

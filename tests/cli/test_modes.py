@@ -13,11 +13,10 @@ from cli_support import Program, files_below, in_process
 
 from tuning.config import KEYS, value_at
 
-MODES = ("single", "grid", "sweep", "lightning", "token-analysis")
+MODES = ("single", "grid", "sweep", "lightning")
 MISSING = {
     "sweep": "wandb_integration.py",
     "lightning": "lightning_jobs.py",
-    "token-analysis": "token_analysis.py",
 }
 FOCUS_TRANSFER = {
     "transfer_config.position_task_weight": 0.6,

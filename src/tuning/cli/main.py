@@ -68,7 +68,6 @@ class Mode(StrEnum):
 _MISSING_PART = {
     Mode.SWEEP: "wandb_integration.py (W&B sweeps)",
     Mode.LIGHTNING: "lightning_jobs.py (Lightning.AI jobs)",
-    Mode.TOKEN_ANALYSIS: "token_analysis.py (Qwen3 token analysis)",
 }
 
 
@@ -108,6 +107,20 @@ def root(
             f"--mode {mode.value} needs {_MISSING_PART[mode]}, which does not exist yet"
         )
     is_given = {name for name in context.params if _was_given(context, name)}
+    if mode is Mode.TOKEN_ANALYSIS:
+        _check_untrained(is_given)
+        tokens.run_analysis(
+            tokens.AnalysisRequest(
+                english_only=english_only,
+                thinking=analyze_thinking,
+                config=config,
+                quiet=quiet,
+                as_json=as_json,
+                results_dir=results_dir,
+                config_dir=config_dir,
+            )
+        )
+        return
     if mode is Mode.SINGLE and "space" in is_given:
         raise UserError("--space belongs to --mode grid; a single trial varies nothing")
     given = {
@@ -142,6 +155,16 @@ def root(
             config_dir=config_dir,
         )
     )
+
+
+def _check_untrained(given: set[str]) -> None:
+    """Refuse an option that changes a training: a token analysis trains nothing."""
+    for name in ("name", "space", "focus", "gpu_tier", "dry_run"):
+        if name in given:
+            raise UserError(
+                f"--{name.replace('_', '-')} belongs to --mode single and grid; a token analysis "
+                f"trains nothing"
+            )
 
 
 def _check_no_options(context: typer.Context) -> None:

@@ -48,6 +48,15 @@ Overrides = Annotated[
 ]
 
 
+TokenizerFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--tokenizer",
+        help="The genuine tokenizer.json, or its folder; by default it is looked for.",
+    ),
+]
+
+
 class BackendName(StrEnum):
     """Where trials run."""
 

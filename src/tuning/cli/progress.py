@@ -101,11 +101,19 @@ def item_progress(*, quiet: bool) -> Iterator[Callable[[int, int], None]]:
 @contextlib.contextmanager
 def working(what: str, *, quiet: bool) -> Iterator[None]:
     """Show that something goes on whose end is not known."""
+    with telling(quiet=quiet) as tell:
+        tell(what)
+        yield
+
+
+@contextlib.contextmanager
+def telling(*, quiet: bool) -> Iterator[Callable[[str], None]]:
+    """Show what goes on, step by step; yields what to tell."""
     if quiet or not sys.stderr.isatty():
-        yield
+        yield lambda what: None
         return
-    with ERRORS.status(what):
-        yield
+    with ERRORS.status("") as status:
+        yield status.update
 
 
 def summary(record: TrialRecord) -> str:

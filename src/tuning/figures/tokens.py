@@ -93,7 +93,7 @@ def draw_distribution(data: pd.DataFrame, source: Source) -> Any:
     size, kept = (int(by_category[name].sum()) for name in (ALL, ENGLISH))
     sentences = [
         f"Of {size:,} tokens the rule {source.rule} keeps {kept:,}, {100 * kept / size:.2f} %, "
-        "those that prompts need included.",
+        "with those that prompts need and a few of padding.",
         "Beside each bar: tokens, and how many of them are kept.",
     ]
     return headed(chart, "Tokens by what they hold", sentences, source.model, 700)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from tuning.errors import NotFoundError, nearest, shown
 from tuning.files import sha256_of_json
 from tuning.tasks.spelling import SEPARATORS
 from tuning.tokens.vocabulary import Vocabulary
@@ -49,6 +50,17 @@ class SubsetRule(StrEnum):
     def keeps_all_words(self) -> bool:
         """Whether every word a-z can still be written: its pieces are letters, whatever the cut."""
         return self is not SubsetRule.DICTIONARY
+
+    @classmethod
+    def named(cls, name: str) -> SubsetRule:
+        """Return a rule by its name.
+
+        Raises:
+            NotFoundError: There is none of that name.
+        """
+        if name not in list(cls):
+            raise NotFoundError(f"no subset rule is called {shown(name)}; {nearest(name, cls)}")
+        return cls(name)
 
 
 MIN_ZIPF_FREQUENCY = 3.0

@@ -5,12 +5,18 @@ Shares are in [0, 1]. All but `tokens_by` speak of the form with a leading space
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from tuning.statistics import Interval, wilson_interval
+from tuning.tasks.words import hash_of_words
 from tuning.tokens.subset import MIN_ZIPF_FREQUENCY
 from tuning.tokens.words import Form
 
@@ -60,9 +66,16 @@ class StemBorders:
     """Expected if the same number of cuts fell on random places between letters."""
 
 
-def stem_borders(table: pd.DataFrame) -> StemBorders | None:
-    """Return how often a token ends at the stem border; None where no word has one."""
+def stem_borders(table: pd.DataFrame, shortest_suffix: int = 1) -> StemBorders | None:
+    """Return how often a token ends at the stem border; None where no word has one.
+
+    Args:
+        table: From `word_table`.
+        shortest_suffix: Letters that a suffix must have. Half of those of one letter are the final
+            e of a word, which the stemmer takes off and no one would call a suffix.
+    """
     words = _with_border(table)
+    words = words[words["num_letters"] - words["stem_border"] >= shortest_suffix]
     if words.empty:
         return None
     num_cut = int(words["is_cut_at_border"].sum())
@@ -103,9 +116,8 @@ def borders_by_suffix(table: pd.DataFrame, most: int = NUM_SUFFIXES) -> pd.DataF
 
 def _with_border(table: pd.DataFrame) -> pd.DataFrame:
     """Return the words that have a suffix and a cut, with how likely a random cut is to hit."""
-    words = table[table["stem_border"].notna() & (table["num_tokens_spaced"] > 1)]
-    places = words["num_letters"] - 1
-    return words.assign(rate_at_random=(words["num_tokens_spaced"] - 1) / places)
+    words = table[table["stem_border"].notna() & (table["num_cuts"] > 0)]
+    return words.assign(rate_at_random=words["num_cuts"] / (words["num_letters"] - 1))
 
 
 def single_letters(table: pd.DataFrame) -> pd.DataFrame:
@@ -122,15 +134,24 @@ def most_fragmented(table: pd.DataFrame, most: int = 20) -> pd.DataFrame:
     """Return the words of most tokens, frequent ones alone; of equals, the more frequent first.
 
     Frequent is Zipf frequency 3 or more: once in a million words. A list without such a word is
-    taken whole.
+    taken whole. What counts is the better of the forms with a space: a name in lower case is no
+    spelling that many texts have.
 
-    Columns: word, zipf, num_letters, num_tokens_spaced, pieces_spaced, difficulty.
+    Columns: word, zipf, num_letters, difficulty, num_tokens_spaced, pieces_spaced, and these of
+    the capitalised form.
     """
     frequent = table[table["zipf"] >= MIN_ZIPF_FREQUENCY]
     words = table if frequent.empty else frequent
-    columns = ["word", "zipf", "num_letters", "num_tokens_spaced", "pieces_spaced", "difficulty"]
-    order = words.sort_values(["num_tokens_spaced", "zipf"], ascending=False, kind="stable")
-    return order[columns].head(most).reset_index(drop=True)
+    both = [f"num_tokens_{form.value}" for form in (Form.SPACED, Form.CAPITALISED)]
+    ranked = words.assign(fewest=words[both].min(axis=1)).sort_values(
+        ["fewest", "num_tokens_spaced", "zipf"], ascending=False, kind="stable"
+    )
+    columns = ["word", "zipf", "num_letters", "difficulty"]
+    columns += [f"{what}_{form}" for form in ("spaced", "capitalised") for what in _CUT]
+    return ranked[columns].head(most).reset_index(drop=True)
+
+
+_CUT = ("num_tokens", "pieces")
 
 
 def means_by_form(table: pd.DataFrame) -> pd.DataFrame:
@@ -148,3 +169,55 @@ def means_by_form(table: pd.DataFrame) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+# --- all of them --------------------------------------------------------------------------------
+
+LONGER_SUFFIX = 2
+"""Letters of a suffix that is more than a final e or s."""
+
+
+@dataclass(frozen=True)
+class WordAnalysis:
+    """A list of words, cut."""
+
+    source: str
+    """Which list it is, in words."""
+    table: pd.DataFrame
+    """From `word_table`."""
+
+    @functools.cached_property
+    def summaries(self) -> Mapping[str, pd.DataFrame]:
+        """Every summary that is a table, by name."""
+        return {
+            "tokens_by_form": means_by_form(self.table),
+            "tokens_by_frequency": tokens_by(self.table, "frequency"),
+            "tokens_by_length": tokens_by(self.table, "num_letters"),
+            "tokens_by_difficulty": tokens_by(self.table, "difficulty"),
+            "stem_borders": borders_by_suffix(self.table),
+            "single_letters": single_letters(self.table),
+            "most_fragmented": most_fragmented(self.table),
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the summaries as JSON holds them."""
+        borders: Mapping[str, StemBorders | None] = {
+            "all_suffixes": stem_borders(self.table),
+            f"suffixes_of_{LONGER_SUFFIX}_letters_or_more": stem_borders(self.table, LONGER_SUFFIX),
+        }
+        return {
+            "source": self.source,
+            "num_words": len(self.table),
+            "sha256": hash_of_words(self.table["word"]),
+            "cuts_at_stem_borders": {
+                name: dataclasses.asdict(found) if found else None
+                for name, found in borders.items()
+            },
+            **{name: rows_of(summary) for name, summary in self.summaries.items()},
+        }
+
+
+def rows_of(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return a table as JSON holds it: a mapping for each row, null for what is missing."""
+    rows: list[dict[str, Any]] = json.loads(table.to_json(orient="records"))
+    return rows

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 # Shapes: W words, T tokens of all words one after the other.
 
-OnProgress = Callable[[int, int], None]
-"""Told how many words are done, of how many."""
+OnForm = Callable[[str], None]
+"""Told which form is being cut."""
 
 
 class Form(StrEnum):
@@ -40,11 +40,13 @@ class Form(StrEnum):
     CAPITALISED = "capitalised"
     """After a space, with a capital letter."""
 
-    def of(self, word: str) -> str:
-        """Return the word in this form."""
+    def of(self, words: Sequence[str]) -> list[str]:
+        """Return words in this form."""
         if self is Form.BARE:
-            return word
-        return f" {word}" if self is Form.SPACED else f" {word[:1].upper()}{word[1:]}"
+            return list(words)
+        if self is Form.SPACED:
+            return [f" {word}" for word in words]
+        return [f" {word[:1].upper()}{word[1:]}" for word in words]
 
 
 @functools.cache
@@ -67,6 +69,14 @@ class Cuts:
     ends_W: np.ndarray
     """Where each text ends among the tokens. Shape (W,), ascending."""
 
+    @classmethod
+    def of(cls, ids: pd.Series) -> Cuts:
+        """Return the tokens that a column of lists holds."""
+        found = pa.array(ids)
+        lists = found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found
+        ends_W = np.cumsum(pc.list_value_length(lists).to_numpy(), dtype=int)
+        return cls(lists.flatten().to_numpy(), ends_W)
+
     @property
     def num_tokens_W(self) -> np.ndarray:
         """Tokens of each text. Shape (W,)."""
@@ -82,15 +92,39 @@ class Cuts:
         offsets = np.concatenate([[0], self.ends_W])
         return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values_T)
 
+    @functools.cached_property
+    def distinct(self) -> Distinct:
+        """The tokens that occur."""
+        return _distinct(self.ids_T)
 
-_CHUNK = 1_000
+    def joined(self, text_of: Callable[[int], str], between: str) -> pa.Array:
+        """Return for each text what its tokens are called, as one string."""
+        texts = pa.array(map(text_of, self.distinct.ids), pa.string())
+        return pc.binary_join(self.lists(texts.take(pa.array(self.distinct.place_T))), between)
+
+
+class Distinct(NamedTuple):
+    """The tokens that occur in texts, each once."""
+
+    ids: list[int]
+    place_T: np.ndarray
+    """Where in `ids` each token of the texts stands."""
+
+
+def _distinct(ids_T: np.ndarray) -> Distinct:
+    ids = np.flatnonzero(np.bincount(ids_T))
+    places = np.zeros(ids_T.max(initial=0) + 1, int)
+    places[ids] = np.arange(len(ids))
+    return Distinct(ids.tolist(), places[ids_T])
+
+
+_CHUNK = 5_000
 """Words in one text: long enough to save calls, and enough texts for every core."""
 _LETTERS = re.compile(r" ?[A-Za-z]+")
+_SPACE = string_of(b" ")
 
 
-def cut(
-    backend: Tokenizer, texts: Sequence[str], on_progress: OnProgress = lambda done, total: None
-) -> Cuts:
+def cut(backend: Tokenizer, texts: Sequence[str]) -> Cuts:
     """Return the tokens of each text, without any token added.
 
     Words of letters are cut many in one text, which is several times faster; see
@@ -98,36 +132,31 @@ def cut(
     """
     words = _word_tokenizer(backend)
     if words is None or not all(map(_LETTERS.fullmatch, texts)):
-        return _cut_alone(backend, texts, on_progress)
-    border = words.token_to_id(_BORDER)
-    cuts = []
-    for start in range(0, len(texts), 50 * _CHUNK):
-        batch = texts[start : start + 50 * _CHUNK]
-        joined = [
-            _BORDER.join(batch[i : i + _CHUNK]).replace(" ", _SPACE) + _BORDER
-            for i in range(0, len(batch), _CHUNK)
-        ]
-        encoded = words.encode_batch_fast(joined, add_special_tokens=False)
-        cuts.append(np.concatenate([np.array(text.ids) for text in encoded]))
-        on_progress(start + len(batch), len(texts))
-    ids_T = np.concatenate(cuts) if cuts else np.empty(0, int)
-    is_border = ids_T == border
-    ends_W = np.flatnonzero(is_border) - np.arange(len(texts))
-    return Cuts(ids_T[~is_border], ends_W)
+        return _cut_alone(backend, texts)
+    chunks = [
+        "\n".join(texts[start : start + _CHUNK]).replace(" ", _SPACE)
+        for start in range(0, len(texts), _CHUNK)
+    ]
+    encoded = words.encode_batch_fast(chunks, add_special_tokens=False)
+    ids_T = np.concatenate([np.empty(0, int), *(np.array(text.ids) for text in encoded)])
+    # No token crosses a word's end, so lengths say where words end.
+    ids, place_T = _distinct(ids_T)
+    num_bytes = np.array([len(backend.id_to_token(token) or "") for token in ids], int)
+    read_T, written_W = np.cumsum(num_bytes[place_T]), np.cumsum(list(map(len, texts)), dtype=int)
+    last_W = np.searchsorted(read_T, written_W)
+    if not np.array_equal(np.append(read_T, -1)[last_W], written_W):
+        return _cut_alone(backend, texts)
+    return Cuts(ids_T, last_W + 1)
 
 
-def _cut_alone(backend: Tokenizer, texts: Sequence[str], on_progress: OnProgress) -> Cuts:
-    encoded = backend.encode_batch_fast(list(texts), add_special_tokens=False)
-    on_progress(len(texts), len(texts))
+def _cut_alone(backend: Tokenizer, texts: Sequence[str]) -> Cuts:
+    encoded = backend.encode_batch_fast([*texts], add_special_tokens=False)
     ids_T = np.array([token for text in encoded for token in text.ids], int)
     return Cuts(ids_T, np.cumsum([len(text.ids) for text in encoded], dtype=int))
 
 
-_SPACE, _BORDER = string_of(b" "), string_of(b"\n")
-
-
 def _word_tokenizer(backend: Tokenizer) -> Tokenizer | None:
-    """Return a tokenizer of words in the alphabet of bytes, with a line break after each.
+    """Return a tokenizer of words in the alphabet of bytes, a line for each.
 
     It has the model of `backend`, and so the same merges, but no need to find out where words end:
     a text is split at line breaks and nowhere else. None where `backend` does not hand a word of
@@ -135,19 +164,17 @@ def _word_tokenizer(backend: Tokenizer) -> Tokenizer | None:
     """
     from tokenizers import Tokenizer, pre_tokenizers
 
-    probes = ("Aaa", " aaa")
     splitter, normalizer = backend.pre_tokenizer, backend.normalizer
     is_whole = splitter is not None and all(
         [part for part, _ in splitter.pre_tokenize_str(probe)] == [probe.replace(" ", _SPACE)]
         and (normalizer is None or normalizer.normalize_str(probe) == probe)
-        for probe in probes
+        for probe in ("Aaa", " aaa")
     )
     added = backend.get_added_tokens_decoder().values()
-    has_words = any(_LETTERS.fullmatch(token.content) for token in added)
-    if not is_whole or has_words or backend.token_to_id(_BORDER) is None:
+    if not is_whole or any(_LETTERS.fullmatch(token.content) for token in added):
         return None
     words = Tokenizer(backend.model)
-    words.pre_tokenizer = pre_tokenizers.Split(_BORDER, "isolated")
+    words.pre_tokenizer = pre_tokenizers.CharDelimiterSplit("\n")
     return words
 
 
@@ -169,31 +196,29 @@ def word_table(
     backend: Tokenizer,
     vocabulary: Vocabulary,
     words: Sequence[str],
-    on_progress: OnProgress = lambda done, total: None,
+    on_form: OnForm = lambda form: None,
 ) -> pd.DataFrame:
     """Return a row for each word, in their order.
 
     Columns: word; zipf (NaN where wordfreq does not list it); frequency, its band; num_letters;
     difficulty; stem; stem_border, the letters before the suffix (missing unless the stem is a
     beginning of the word that leaves a rest); is_cut_at_border, whether a token of the spaced form
-    ends there; num_single_letters, tokens of that form that hold one letter; ids, its tokens; and
-    for each form num_tokens_<form> and pieces_<form>, these with "|" between them.
+    ends there; num_cuts, how many of them end between two letters; num_single_letters, tokens that
+    hold one letter; ids, the tokens; and for each form num_tokens_<form> and pieces_<form>, these
+    with "|" between them.
 
     Args:
         backend: The tokenizer.
         vocabulary: Its tokens.
         words: Lower-case letters a-z.
-        on_progress: Told how many words are cut, over all forms, of how many.
+        on_form: Told which form is being cut.
     """
-    cuts: dict[Form, Cuts] = {}
-    for place, form in enumerate(Form):
-
-        def on_form(done: int, total: int, place: int = place) -> None:
-            on_progress(place * total + done, len(Form) * total)
-
-        cuts[form] = cut(backend, [form.of(word) for word in words], on_form)
+    cuts = {}
+    for form in Form:
+        on_form(form.value)
+        cuts[form] = cut(backend, form.of(words))
     spaced = cuts[Form.SPACED]
-    zipf = _zipf_frequencies(words)
+    zipf = zipf_frequencies(words)
     table = pd.DataFrame(
         {
             "word": list(words),
@@ -214,11 +239,12 @@ def word_table(
     )
     for form, found in cuts.items():
         table[f"num_tokens_{form.value}"] = found.num_tokens_W
-        table[f"pieces_{form.value}"] = _column(_pieces(found, vocabulary))
+        table[f"pieces_{form.value}"] = _column(found.joined(vocabulary.text, "|"))
     return table
 
 
-def _zipf_frequencies(words: Sequence[str]) -> np.ndarray:
+def zipf_frequencies(words: Sequence[str]) -> np.ndarray:
+    """Return the Zipf frequency of each word by wordfreq, NaN where it lists none. Shape (W,)."""
     from wordfreq import get_frequency_dict
 
     frequencies = get_frequency_dict("en")
@@ -229,8 +255,8 @@ def _zipf_frequencies(words: Sequence[str]) -> np.ndarray:
 
 def _letters_and_stems(words: Sequence[str], cuts: Cuts, vocabulary: Vocabulary) -> dict[str, Any]:
     """Return the columns that need to know which letters each token holds."""
-    ids, place_T = np.unique(cuts.ids_T, return_inverse=True)
-    letters = np.array([len(vocabulary.base[token].strip()) for token in ids.tolist()], int)
+    ids, place_T = cuts.distinct
+    letters = np.array([len(vocabulary.base[token].strip()) for token in ids], int)
     letters_T, word_T = letters[place_T], cuts.word_T
     found = stems(words)
     border_W = np.array(
@@ -249,14 +275,10 @@ def _letters_and_stems(words: Sequence[str], cuts: Cuts, vocabulary: Vocabulary)
         "stem": found,
         "stem_border": pd.arrays.IntegerArray(border_W, is_missing_W),
         "is_cut_at_border": pd.arrays.BooleanArray(is_cut_W, is_missing_W),
+        # A token may be the space alone, and that is no cut within the word.
+        "num_cuts": np.bincount(word_T[letters_T > 0], minlength=num_words) - 1,
         "num_single_letters": np.bincount(word_T[letters_T == 1], minlength=num_words),
     }
-
-
-def _pieces(cuts: Cuts, vocabulary: Vocabulary) -> pa.Array:
-    ids, place_T = np.unique(cuts.ids_T, return_inverse=True)
-    texts = pa.array([vocabulary.text(token) for token in ids.tolist()], pa.string())
-    return pc.binary_join(cuts.lists(texts.take(pa.array(place_T))), "|")
 
 
 def _column(values: pa.Array) -> pd.api.extensions.ExtensionArray:
