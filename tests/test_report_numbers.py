@@ -925,6 +925,13 @@ def test_costs(study: Study, known: Known) -> None:
         assert near(cells[3], gain, 1)
         assert near(cells[4], per_example[-1], 3)
         assert near(cells[5], gain / seconds * 60, 2)
+        speeds = [
+            r["execution"]["num_trained_tokens"] / r["execution"]["train_seconds"]
+            for r in row.records
+        ]
+        assert near(cells[6], np.mean(speeds), 0)
+        memory = [r["execution"]["peak_memory_bytes"] / 2**20 for r in row.records]
+        assert near(cells[7], np.mean(memory), 0)
     assert per_example == sorted(per_example, reverse=True)
 
 

@@ -143,10 +143,11 @@ def thousand(analysis: StudyAnalysis) -> StudyAnalysis:
 
 
 def test_figures_stand_in_the_order_of_the_report(charts: dict[str, Any]) -> None:
-    assert list(FIGURES) == ORDER
+    # A comparison of vocabularies has a test of its own.
+    assert [name for name in FIGURES if name != "vocabularies"] == ORDER
     assert list(charts) == ORDER
     assert all(name == figure.name for name, figure in FIGURES.items())
-    assert len({figure.title for figure in FIGURES.values()}) == len(ORDER)
+    assert len({figure.title for figure in FIGURES.values()}) == len(FIGURES)
 
 
 def test_data_functions_are_pure(analysis: StudyAnalysis) -> None:

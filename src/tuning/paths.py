@@ -127,6 +127,10 @@ class TrainingFolder:
         """Return the file of an evaluation's free answers with thinking on and off."""
         return self.evaluation(evaluation_key) / "thinking.jsonl"
 
+    def answers_in_both_modes(self) -> list[Path]:
+        """Return such a file of every evaluation that has one."""
+        return sorted(self.root.glob("evaluations/*/thinking.jsonl"))
+
 
 @dataclass(frozen=True, slots=True)
 class TrialFolder:

@@ -48,11 +48,14 @@ SECTIONS = (
     ("methods", "Methods"),
     ("provenance", "Provenance"),
 )
-"""Of the page, in order; each has a template of its name."""
+"""Of every page, in order; each has a template of its name."""
+
+VOCABULARY = ("vocabulary", "Vocabulary")
+"""The section before that of costs, of a study that compares vocabularies."""
 
 PLACED = (
     *("gains", "seeds", "transfer", "front", "influence", "parallel", "curves", "strata"),
-    *("positions", "confusion", "cost"),
+    *("positions", "confusion", "cost", "vocabularies"),
 )
 """Figures that have a place in a section; any other stands under methods."""
 
@@ -98,7 +101,7 @@ def render(
             figures=visualization.FIGURES,
             captions={name: visualization.FIGURES[name].caption(analysis) for name in charts},
             placed=PLACED,
-            sections=SECTIONS,
+            sections=_sections(analysis),
             javascript=Markup(visualization.javascript()) if charts else "",
             style=_file("report.css"),
             script=_file("report.js"),
@@ -121,6 +124,13 @@ def render(
             ended=[t for t in analysis.trials if t.status != TrialStatus.COMPLETED.value],
         )
     )
+
+
+def _sections(analysis: StudyAnalysis) -> list[tuple[str, str]]:
+    found = list(SECTIONS)
+    if analysis.vocabularies:
+        found.insert([name for name, _ in SECTIONS].index("cost"), VOCABULARY)
+    return found
 
 
 def markdown(analysis: StudyAnalysis) -> str:

@@ -182,6 +182,24 @@ def t_interval(values: Sequence[float]) -> Interval:
     return Interval(mean - half, mean + half)
 
 
+def welch_interval(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray) -> Interval:
+    """Return the t interval of the difference of two means, `a` less `b` (Welch 1947).
+
+    Raises:
+        ValueError: Fewer than 2 values on either side; their spread cannot be estimated.
+    """
+    if min(len(a), len(b)) < 2:
+        raise ValueError(f"a spread needs at least 2 values, got {len(a)} and {len(b)}")
+    variances = [float(np.var(values, ddof=1)) / len(values) for values in (a, b)]
+    apart = float(np.mean(a) - np.mean(b))
+    if sum(variances) == 0:
+        return Interval(apart, apart)
+    below = sum(v**2 / (len(x) - 1) for v, x in zip(variances, (a, b), strict=True))
+    freedom = sum(variances) ** 2 / below
+    half = float(special.stdtrit(freedom, (1 + CONFIDENCE) / 2) * np.sqrt(sum(variances)))
+    return Interval(apart - half, apart + half)
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Return p values adjusted for their number by Holm's method (1979).
 

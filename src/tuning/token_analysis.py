@@ -18,6 +18,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tuning import files
+from tuning.config import ExperimentConfig
+from tuning.errors import NotFoundError, ResultsError
+from tuning.fingerprint import training_key, weights_key
 from tuning.paths import DEFAULT_RESULTS_DIR, ResultsRoot, TokenAnalysisFolder
 from tuning.qwen3_tokenizer import (
     MODEL,
@@ -319,3 +322,41 @@ def _draw(folder: TokenAnalysisFolder, found: _Drawn, on_progress: OnProgress) -
     for name, chart in charts.items():
         on_progress(f"drawing {name}")
         save_chart(chart, folder.root, name, chart.title.text)
+
+
+# --- a model's own outputs ----------------------------------------------------------------------
+
+
+def own_outputs(config: ExperimentConfig, root: ResultsRoot) -> ThinkingTexts:
+    """Return what the model of an experiment answered with thinking on and off, after its training.
+
+    A trial writes it where `analyze_thinking_mode` is true; of several evaluations the newest
+    counts.
+
+    Raises:
+        NotFoundError: The experiment was not run so, or its model has no thinking mode.
+    """
+    from tuning.tokens.texts import Mode, read_outputs
+
+    folder, weights = root.training(training_key(config)), weights_key(config)
+    found = [p for p in folder.answers_in_both_modes() if _weights_of(p.parent) == weights]
+    if not found:
+        raise NotFoundError(
+            f"the model of this configuration left no answers with thinking on and off below "
+            f"{root.trainings}; run it with analyze_thinking_mode: true"
+        )
+    newest = max(found, key=lambda path: path.stat().st_mtime)
+    if not any(row.get("mode") == Mode.THINKING for row in files.read_json_lines(newest)):
+        raise NotFoundError(
+            f"{config.tokenizer_config.model_name} has no thinking mode, so its answers are of one "
+            f"kind"
+        )
+    return read_outputs(newest)
+
+
+def _weights_of(evaluation: Path) -> str | None:
+    try:
+        scores = files.read_json(evaluation / "scores.json")
+    except (ResultsError, NotFoundError):
+        return None
+    return scores.get("weights") if isinstance(scores, dict) else None

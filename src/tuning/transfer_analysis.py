@@ -43,6 +43,8 @@ from tuning.analysis.relations import (
 from tuning.analysis.results import StudyAnalysis, TaskSummary, TrialRow
 from tuning.analysis.strata import CountConfusion, Stratum, confusion_of, strata_of
 from tuning.analysis.verdict import verdict
+from tuning.analysis.vocabularies import VocabularyRow, missing_vocabularies, vocabularies_of
+from tuning.analysis.vocabulary_sentences import vocabulary_sentences
 from tuning.errors import ResultsError, UserError
 from tuning.jobs import read_progress
 from tuning.measures import STRICT, BaselineOf, baseline_from
@@ -83,6 +85,7 @@ def analyze(root: ResultsRoot, name: str) -> StudyAnalysis:
     table = table_of(spec, answers, completed)
     curves, curve_notes = _curves(root, spec, completed, answers)
     patterns = patterns_of(curves)
+    vocabularies = vocabularies_of(table)
     looks = _looks(answers, _shown(table))
     final_gains, test_notes = _final_gains(root, name)
     confirmation, fresh_notes = _confirmation(root, spec, table)
@@ -108,7 +111,7 @@ def analyze(root: ResultsRoot, name: str) -> StudyAnalysis:
         verdict=(),
         notes=[
             *(*_lost_records(root, name, records), *notes),
-            *(*_mixtures(completed), *answers.notes, *_no_guesser(root, completed)),
+            *(*_mixtures(spec, completed), *answers.notes, *_no_guesser(root, completed)),
             *(*curve_notes, *test_notes, *fresh_notes),
         ],
         tasks=_tasks(root, completed),
@@ -130,10 +133,14 @@ def analyze(root: ResultsRoot, name: str) -> StudyAnalysis:
         marginals=marginals(points, parameters, targets) if points else [],
         equal_examples_budget=budget,
         equal_examples=equal,
-        costs=costs_of(table.ranked),
+        costs=costs_of(table.ranked, table.standing.records),
         curves=curves,
         patterns=patterns,
         pattern_sentences=sentences(patterns),
+        vocabularies=vocabularies,
+        vocabulary_sentences=vocabulary_sentences(
+            vocabularies, missing_vocabularies(vocabularies, spec, records)
+        ),
         strata=_strata(root, answers, table, looks),
         confusion=_confusion(looks),
         confirmation=confirmation,
@@ -165,11 +172,13 @@ def _untouched_objective(spec: StudySpec, completed: Sequence[TrialRecord]) -> f
     return calculate_transfer_score(spelling, position, count, *spec.weights)
 
 
-def _mixtures(completed: Sequence[TrialRecord]) -> list[str]:
+def _mixtures(spec: StudySpec, completed: Sequence[TrialRecord]) -> list[str]:
     """Say where trials of one study were not measured alike."""
     notes = []
     bases = {(r.result.base_key, r.result.base_evaluation_key) for r in completed}
-    if len(bases) > 1:
+    # Each vocabulary has an untouched model of its own, which the study asked for.
+    vocabularies = {spec.config_of(r).tokenizer_config.subset for r in completed}
+    if len(bases) > max(1, len(vocabularies)):
         notes.append(
             f"trials were compared with {len(bases)} different untouched models or suites (model, "
             "precision or evaluation sizes differ): each gain is against its own, but levels and "
@@ -538,6 +547,7 @@ def tables_of(analysis: StudyAnalysis) -> dict[str, list[dict[str, Any]]]:
         "trials": [_flat(row) for row in analysis.trials],
         "correlations": [_flat(row) for row in analysis.correlations],
         "effects": [_flat(row) for row in analysis.effects],
+        "vocabularies": [_flat(row) for row in analysis.vocabularies],
         "strata": [_flat(row) for row in analysis.strata],
     }
 
@@ -547,6 +557,7 @@ _ROWS: Mapping[str, type[Any]] = {
     "trials": TrialRow,
     "correlations": RunCorrelation,
     "effects": DirectEffect,
+    "vocabularies": VocabularyRow,
     "strata": Stratum,
 }
 """What the rows of each table are."""

@@ -21,6 +21,7 @@ from tuning.figures.gains import GAINS, SEEDS
 from tuning.figures.parameters import INFLUENCE, PARALLEL
 from tuning.figures.relations import RUNS
 from tuning.figures.strata import CONFUSION, POSITIONS, STRATA_FIGURE
+from tuning.figures.vocabularies import VOCABULARIES
 from tuning.transfer_analysis import StudyAnalysis
 
 __all__ = [
@@ -45,6 +46,7 @@ FIGURES: Mapping[str, Figure] = {
         STRATA_FIGURE,
         CONFUSION,
         POSITIONS,
+        VOCABULARIES,
         COST,
         SEEDS,
     )

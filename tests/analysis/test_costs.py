@@ -15,6 +15,7 @@ from planted_study import Effect
 from tuning.analysis.configurations import ConfigurationSummary
 from tuning.analysis.costs import costs_of, equal_examples
 from tuning.analysis.patterns import Curve
+from tuning.analysis.resources import resources_of
 from tuning.scoring import Focus, Weights, calculate_transfer_score
 from tuning.statistics import t_interval
 
@@ -150,11 +151,14 @@ def test_costs_are_gains_over_examples_and_minutes() -> None:
         seconds = max(study().records[t].execution.train_seconds for t in row.trial_ids)
         assert cost.train_minutes == pytest.approx(seconds / 60)
         assert cost.points_per_minute == pytest.approx(100 * gain / (seconds / 60))
+        assert cost.resources == resources_of(study().records[t] for t in row.trial_ids)
     per_example = [cost.points_per_1000_examples for cost in study().analysis.costs]
     assert per_example == sorted(per_example, reverse=True)
 
 
 def test_weights_that_others_had_trained_have_no_minutes() -> None:
-    (cost,) = costs_of([dataclasses.replace(rows()["default"], train_seconds=None)])
+    (cost,) = costs_of(
+        [dataclasses.replace(rows()["default"], train_seconds=None)], study().records
+    )
     assert cost.train_minutes is cost.points_per_minute is None
     assert cost.points_per_1000_examples != 0

@@ -17,7 +17,7 @@ from torch import Tensor
 from tuning import files
 from tuning.composition import overridden
 from tuning.config import ExperimentConfig
-from tuning.errors import DroppedTokenError, ModelError
+from tuning.errors import DroppedTokenError, ModelError, NotFoundError
 from tuning.evaluation.on_demand import Question, evaluate_model
 from tuning.evaluation.stored import evaluate_base
 from tuning.fingerprint import training_key
@@ -35,6 +35,7 @@ from tuning.paths import ResultsRoot
 from tuning.qwen3_tokenizer import load_qwen3_tokenizer
 from tuning.tasks.prompts import Prompting
 from tuning.tasks.splits import Split, split_subjects
+from tuning.token_analysis import own_outputs
 from tuning.tokens.subset import SubsetRule
 from tuning.trial import TrialRequest, run_trial
 
@@ -378,6 +379,17 @@ def test_a_trial_keeps_the_models_own_answers_in_both_modes(
         if model != "tiny":
             assert all(p.endswith("<think>") for p in by_mode["thinking"])
             assert all(p.endswith("<think></think>") for p in by_mode["non_thinking"])
+
+        # The analysis finds them by the experiment; a model of one mode has nothing to compare.
+        if model == "tiny":
+            with pytest.raises(NotFoundError, match="tiny has no thinking mode"):
+                own_outputs(config, root)
+        else:
+            texts = own_outputs(config, root)
+            assert [len(texts.thinking), len(texts.direct)] == [6, 6]
+        other = overridden(config, ["training_config.seed=5"])
+        with pytest.raises(NotFoundError, match="analyze_thinking_mode: true"):
+            own_outputs(other, root)
 
         # What is there is not asked again; what is too short is.
         files.write_json_lines(place, [{**rows[0], "text": "kept"}, *rows[1:]])

@@ -6,6 +6,7 @@ as far as they go.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -39,6 +40,8 @@ class TrialAnswers:
     before: Mapping[tuple[Task, str], Run]
     is_paired: bool
     """Whether it rests on answers item by item, and not on the record alone."""
+    items: str = ""
+    """Fingerprint of the items that were answered; empty where answers are gone."""
 
     def after(self, task: Task, reading: str = STRICT) -> Run:
         """Return the accuracy after training."""
@@ -191,6 +194,11 @@ class _Base:
         return {task: np.flatnonzero(tasks_N == task.value) for task in EVALUATED_TASKS}
 
     @functools.cached_property
+    def items(self) -> str:
+        """Fingerprint of what was asked."""
+        return files.sha256_of_json([self.table.column(name).to_pylist() for name in _KEY])
+
+    @functools.cached_property
     def values(self) -> dict[str, np.ndarray]:
         """Readings as numbers, NaN where there is none."""
         return {name: _numbers(self.table, name) for name in READINGS}
@@ -208,7 +216,7 @@ class _Base:
                 base_N, words_N = self.values[reading][both], self.words_N[both]
                 gains[task, reading] = mean_of_items(after_N[both] - base_N, words_N, num_words)
                 before[task, reading] = mean_of_items(base_N, words_N, num_words)
-        return TrialAnswers(gains, before, is_paired=True)
+        return TrialAnswers(gains, before, is_paired=True, items=self.items)
 
 
 def _numbers(table: pa.Table, name: str) -> np.ndarray:
@@ -304,10 +312,10 @@ def _have_same_words(trials: dict[str, TrialAnswers]) -> None:
         default=0,
     )
     for trial_id, trial in trials.items():
-        trials[trial_id] = TrialAnswers(
-            {key: _padded(run, size) for key, run in trial.gains.items()},
-            {key: _padded(run, size) for key, run in trial.before.items()},
-            trial.is_paired,
+        trials[trial_id] = dataclasses.replace(
+            trial,
+            gains={key: _padded(run, size) for key, run in trial.gains.items()},
+            before={key: _padded(run, size) for key, run in trial.before.items()},
         )
 
 

@@ -433,18 +433,23 @@ def _points(found: Estimate) -> str:
     return f"{100 * found.value:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}] points"
 
 
+_DRIFTS = ("base_loss", "tuned_loss", "kl_divergence")
+
+
 def _mean_drift(drifts: Sequence[Mapping[str, Drift]]) -> dict[str, Drift]:
     found = {}
     for name in sorted({name for drift in drifts for name in drift}):
-        known = [d[name] for d in drifts if name in d and d[name].kl_divergence is not None]
+        known = [
+            drift[name]
+            for drift in drifts
+            if name in drift and None not in (getattr(drift[name], field) for field in _DRIFTS)
+        ]
         if not known:
             found[name] = next(d[name] for d in drifts if name in d)
             continue
-        means = (
-            float(np.mean([getattr(d, f) for d in known]))
-            for f in ("base_loss", "tuned_loss", "kl_divergence")
+        base, tuned, divergence = (
+            float(np.mean([getattr(drift, field) for drift in known])) for field in _DRIFTS
         )
-        base, tuned, divergence = means
         found[name] = Drift(
             base_loss=base,
             tuned_loss=tuned,

@@ -9,6 +9,8 @@ import numpy as np
 
 from tuning.analysis.configurations import ConfigurationSummary
 from tuning.analysis.patterns import Curve
+from tuning.analysis.resources import Resources, resources_of
+from tuning.records import TrialRecord
 from tuning.scoring import Focus, Weights, calculate_transfer_score
 from tuning.statistics import t_interval
 
@@ -38,6 +40,8 @@ class Cost:
     """Unweighted mean of the gains in position and count, as a rate."""
     points_per_1000_examples: float
     points_per_minute: float | None
+    resources: Resources
+    """Tokens a second, memory, and seconds of evaluation, with their spread over its runs."""
 
 
 def equal_examples(
@@ -89,8 +93,15 @@ def _at(curve: Curve, budget: int, focus: Focus, weights: Weights) -> float:
     return calculate_transfer_score(level["spelling"], level["position"], level["count"], *weights)
 
 
-def costs_of(rows: Sequence[ConfigurationSummary]) -> list[Cost]:
-    """Return the cost of each configuration, most points for an example first."""
+def costs_of(
+    rows: Sequence[ConfigurationSummary], records: Mapping[str, TrialRecord]
+) -> list[Cost]:
+    """Return the cost of each configuration, most points for an example first.
+
+    Args:
+        rows: The configurations.
+        records: Of their trials, by id.
+    """
     found = []
     for row in rows:
         gain = (row.gains["position"].gain.value + row.gains["count"].gain.value) / 2
@@ -103,6 +114,7 @@ def costs_of(rows: Sequence[ConfigurationSummary]) -> list[Cost]:
                 transfer_gain=gain,
                 points_per_1000_examples=100 * gain / (row.num_examples / 1000),
                 points_per_minute=100 * gain / minutes if minutes else None,
+                resources=resources_of(records[trial_id] for trial_id in row.trial_ids),
             )
         )
     return sorted(found, key=lambda cost: -cost.points_per_1000_examples)

@@ -7,6 +7,7 @@ of them without its interval where it has one.
 from __future__ import annotations
 
 from tuning.analysis.configurations import Quantity
+from tuning.analysis.resources import Ratio, Spread
 from tuning.analysis.verdict import points
 from tuning.mixed_effects import Estimate
 
@@ -98,6 +99,45 @@ def quantity(found: Quantity | None) -> str:
     if found.low is None or found.high is None:
         return text
     return f"{text} {interval(found.low, found.high, 2)}"
+
+
+def cut_interval(found: Estimate) -> str:
+    """Return the interval of a rate in percent, cut at 0 and 100: ``[94.1, 100.0]``."""
+    return percent_interval(max(0.0, found.low), min(1.0, found.high))
+
+
+def rate_with_interval(found: Estimate) -> str:
+    """Return a rate in percent with that interval: ``97.8 [94.1, 100.0]``."""
+    return f"{100 * found.value:.1f} {cut_interval(found)}"
+
+
+def spread(found: Spread | None, unit: float = 1.0) -> str:
+    """Return what runs took, and the least and most of them: ``1,066 (939 to 1,139)``.
+
+    Args:
+        found: Of one configuration.
+        unit: What the number is divided by, such as `MEBIBYTE`.
+    """
+    if found is None:
+        return NONE
+    least, mean, most = (_size(x / unit) for x in (found.low, found.mean, found.high))
+    return mean if least == most else f"{mean} ({least} to {most})"
+
+
+MEBIBYTE = 2.0**20
+
+
+def _size(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def ratio(found: Ratio | None) -> str:
+    """Return a ratio with its spread: in brackets an interval, in parentheses smallest, largest."""
+    if found is None:
+        return NONE
+    if found.is_interval:
+        return f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
+    return f"{found.value:.2f} ({found.low:.2f} to {found.high:.2f})"
 
 
 def _minus(text: str) -> str:

@@ -16,6 +16,7 @@ from tuning.analysis.marginals import Marginal
 from tuning.analysis.patterns import Curve, Patterns
 from tuning.analysis.relations import ItemRelation, PlottedRun, RunCorrelation
 from tuning.analysis.strata import CountConfusion, Stratum
+from tuning.analysis.vocabularies import VocabularyRow
 from tuning.measures import Accuracy
 from tuning.study import OnFront
 
@@ -107,6 +108,9 @@ class StudyAnalysis:
     patterns: Patterns
     """What the curves look like."""
     pattern_sentences: Sequence[str]
+    vocabularies: Sequence[VocabularyRow]
+    """Where configurations differ in their vocabulary alone: the whole one and its parts."""
+    vocabulary_sentences: Sequence[str]
     strata: Sequence[Stratum]
     """Of the default and of the first of the ranking."""
     confusion: Sequence[CountConfusion]

@@ -161,6 +161,7 @@ def families(analysis: StudyAnalysis) -> list[Family]:
             for name, number in analysis.num_tests.items()
         ),
         Family("effects of single settings", len(analysis.effects), _HOCHBERG),
+        Family("vocabularies against the whole one", _num_vocabulary_tests(analysis), _HOLM),
         Family("influences of settings", _num_known(analysis.influences), _EACH),
         Family("correlations across runs", _num_known(analysis.correlations), _NONE),
         Family("relations across words", _num_known(analysis.item_relations), _NONE),
@@ -175,6 +176,12 @@ def _num_known(rows: Sequence[RunCorrelation | ItemRelation | Influence]) -> int
 
 def _num_strata_tests(analysis: StudyAnalysis) -> int:
     return sum(1 + (row.choice_gain is not None) for row in analysis.strata)
+
+
+def _num_vocabulary_tests(analysis: StudyAnalysis) -> int:
+    return sum(
+        task.over_whole is not None for row in analysis.vocabularies for task in row.tasks.values()
+    )
 
 
 def _interval_sentence(analysis: StudyAnalysis) -> str:

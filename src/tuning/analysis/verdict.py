@@ -39,6 +39,7 @@ def verdict(analysis: StudyAnalysis) -> list[str]:
     if len(analysis.configurations) > 1:
         sentences.append(_ranking_sentence(analysis))
         sentences += _luck_sentences(analysis)
+    sentences += analysis.vocabulary_sentences
     sentences += _test_sentence(analysis)
     sentences.append(_size_sentence(subject))
     if analysis.is_embedded_model:

@@ -44,11 +44,19 @@ def thinking(
     thinking_texts: TextsOption = None,
     direct_texts: DirectOption = None,
     outputs: OutputsOption = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="Instead of files: what the model of this experiment answered, run with "
+            "analyze_thinking_mode."
+        ),
+    ] = None,
     tokenizer: TokenizerOption = None,
     seed: Annotated[int, typer.Option(help="Of random splits and draws.", min=0)] = 0,
     quiet: options.Quiet = False,
     as_json: options.Json = False,
     results_dir: options.ResultsDir = options.RESULTS_DIR,
+    config_dir: options.ConfigDir = options.CONFIG_DIR,
 ) -> None:
     """Compare thinking with non-thinking: what the chat template adds, and which tokens texts use.
 
@@ -60,12 +68,23 @@ def thinking(
 
     from tuning import files
     from tuning.cli.progress import working
+    from tuning.composition import load
     from tuning.figures.thinking import TITLE, draw_thinking
     from tuning.qwen3_tokenizer import qwen3_tokenizer
+    from tuning.token_analysis import own_outputs
     from tuning.tokens.thinking import analyze_thinking
     from tuning.visualization import save_chart
 
-    texts, loaded = _texts(thinking_texts, direct_texts, outputs), qwen3_tokenizer(tokenizer)
+    files_given = (thinking_texts, direct_texts, outputs)
+    if config is None:
+        texts = _texts(*files_given)
+    elif any(given is not None for given in files_given):
+        raise UserError("--config has the texts of an experiment; give no files of texts")
+    else:
+        texts = own_outputs(
+            load(config, config_dirs=[config_dir]), options.results_root(results_dir)
+        )
+    loaded = qwen3_tokenizer(tokenizer)
     with working("comparing and drawing", quiet=quiet):
         analysis = analyze_thinking(loaded, texts, seed=seed)
         place, found = options.results_root(results_dir).token_analysis.thinking, analysis.to_json()

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tuning.cli import options, token_modes, token_show
-from tuning.errors import UserError
+from tuning.errors import NotFoundError, UserError
 
 if TYPE_CHECKING:
-    from tuning.config import TokenizerConfig
+    from tuning.config import ExperimentConfig
     from tuning.tokens.subset import SubsetRule
 
 app = typer.Typer(
@@ -105,16 +105,24 @@ def analyze(
 def run_analysis(request: AnalysisRequest) -> None:
     """Analyse, write and print."""
     from tuning.cli.progress import telling
-    from tuning.token_analysis import analyze_qwen3_tokenizer
+    from tuning.config import TokenizerConfig
+    from tuning.token_analysis import analyze_qwen3_tokenizer, own_outputs
     from tuning.tokens.texts import read_outputs
 
-    settings = _settings(request)
+    config = _configuration(request)
+    settings = config.tokenizer_config if config is not None else TokenizerConfig()
     if "qwen3" not in settings.model_name.lower() and settings.model_name != "tiny":
         note = f"the tokenizer of Qwen3 is analysed, not that of {settings.model_name}"
         typer.echo(f"read with care: {note}", err=True)
     thinking = request.thinking or settings.analyze_thinking_mode
     if request.outputs is not None and not thinking:
         raise UserError("--outputs needs --analyze-thinking: outputs of both modes are compared")
+    texts = read_outputs(request.outputs) if request.outputs else None
+    if texts is None and thinking and config is not None:
+        try:
+            texts = own_outputs(config, options.results_root(request.results_dir))
+        except NotFoundError as error:
+            typer.echo(f"read with care: {error}; a few examples are compared instead", err=True)
     with telling(quiet=request.quiet) as on_progress:
         stats = analyze_qwen3_tokenizer(
             request.english_only or settings.use_english_only_tokens,
@@ -123,7 +131,7 @@ def run_analysis(request: AnalysisRequest) -> None:
             tokenizer=request.tokenizer,
             subset_rule=request.rule or settings.subset_rule,
             word_list=request.words,
-            thinking_texts=read_outputs(request.outputs) if request.outputs else None,
+            thinking_texts=texts,
             figures=request.figures,
             on_progress=on_progress,
         )
@@ -132,20 +140,21 @@ def run_analysis(request: AnalysisRequest) -> None:
         return
     _say_vocabulary(stats)
     _say_words(stats["words"])
-    for sentence in stats.get("thinking_comparison", {}).get("sentences", []):
+    comparison = stats.get("thinking_comparison", {})
+    if comparison.get("warning"):
+        typer.echo(f"read with care: {comparison['warning']}")
+    for sentence in comparison.get("sentences", []):
         typer.echo(f"- {sentence}")
     typer.echo(f"wrote {options.results_root(request.results_dir).token_analysis.root}")
 
 
-def _settings(request: AnalysisRequest) -> TokenizerConfig:
+def _configuration(request: AnalysisRequest) -> ExperimentConfig | None:
     from tuning.composition import load
-    from tuning.config import TokenizerConfig
 
     if request.config is None:
-        return TokenizerConfig()
+        return None
     # The files of configs/hyperparameters/token_analysis have no name of their own.
-    named = ["experiment_name=tokens"]
-    return load(request.config, named, [request.config_dir]).tokenizer_config
+    return load(request.config, ["experiment_name=tokens"], [request.config_dir])
 
 
 # --- the English part ---------------------------------------------------------------------------

@@ -15,8 +15,7 @@ from tuning.evaluation.bench import Bench
 from tuning.evaluation.generation import greedy_texts
 from tuning.model.lora import stored_adapter
 from tuning.model.tokenizer import EncodedItem
-
-THINKING, NON_THINKING = "thinking", "non_thinking"
+from tuning.tokens.texts import Mode
 
 
 def keep_answers_in_both_modes(
@@ -50,9 +49,9 @@ def keep_answers_in_both_modes(
     files.write_json_lines(place, rows)
 
 
-def _modes(bench: Bench) -> list[str]:
+def _modes(bench: Bench) -> list[Mode]:
     has_mode = bench.base.tokenizer.thinking_prompt_of is not None
-    return [THINKING, NON_THINKING] if has_mode else [NON_THINKING]
+    return [Mode.THINKING, Mode.NON_THINKING] if has_mode else [Mode.NON_THINKING]
 
 
 def _num_items(bench: Bench) -> int:
@@ -72,9 +71,9 @@ def _is_there(bench: Bench, place: Path) -> bool:
     return len(stored) == num_rows and limits == {bench.sizes.max_thinking_tokens}
 
 
-def _answers(bench: Bench, mode: str) -> list[dict[str, Any]]:
+def _answers(bench: Bench, mode: Mode) -> list[dict[str, Any]]:
     tokenizer, limit = bench.base.tokenizer, bench.sizes.max_thinking_tokens
-    render = tokenizer.thinking_prompt_of if mode == THINKING else tokenizer.prompt_of
+    render = tokenizer.thinking_prompt_of if mode is Mode.THINKING else tokenizer.prompt_of
     assert render is not None
     items = [bench.suite.items[i] for i in bench.suite.spread(_num_items(bench))]
     prompts = [render(item.question, item.shots) for item in items]
@@ -82,7 +81,7 @@ def _answers(bench: Bench, mode: str) -> list[dict[str, Any]]:
     texts = greedy_texts(bench.base.network, tokenizer, encoded, limit)
     return [
         {
-            "mode": mode,
+            "mode": mode.value,
             "task": str(item.task),
             "word": item.word,
             "template": item.template,

@@ -243,9 +243,9 @@ def width_of(names: Sequence[str], panels: int) -> int:
     return panels + round(5.6 * max(map(len, names), default=0))
 
 
-def rows_axis(names: Sequence[str]) -> alt.Y:
+def rows_axis(names: Sequence[str], *, has_labels: bool = True) -> alt.Y:
     """Return the axis of a figure that has a row for each name."""
-    axis = alt.Axis(labelLimit=0, ticks=False, domain=False, grid=True)
+    axis = alt.Axis(labels=has_labels, labelLimit=0, ticks=False, domain=False, grid=True)
     return alt.Y("name:N", scale=alt.Scale(domain=list(names)), title=None, axis=axis)
 
 
