@@ -14,6 +14,20 @@ from tuning.paths import ResultsRoot
 from tuning.records import TrialRecord
 
 
+class _Outlived(LocalBackend):
+    """A backend whose processes stay when its user closes it; a job that still runs does not."""
+
+    def close(self) -> None:
+        """End the jobs that run."""
+        for worker in self._workers:
+            if worker.job is not None:
+                worker.close()
+
+    def end(self) -> None:
+        """End the processes."""
+        super().close()
+
+
 class WarmWorker:
     """One worker process that serves test after test: its libraries are loaded once.
 
@@ -23,19 +37,19 @@ class WarmWorker:
     def __init__(self, folder: Path) -> None:
         """Prepare the link; the process starts with the first job."""
         self._link = folder / "results"
-        self._backend = LocalBackend(ResultsRoot(self._link), [{"OMP_NUM_THREADS": "1"}])
+        self._backend = _Outlived(ResultsRoot(self._link), [{"OMP_NUM_THREADS": "1"}])
 
     def at(self, root: ResultsRoot) -> LocalBackend:
         """Return the backend, with `root` as its results."""
         assert not any(worker.job for worker in self._backend._workers), "a job was left behind"
         self._link.unlink(missing_ok=True)
         root.root.mkdir(parents=True, exist_ok=True)
-        self._link.symlink_to(root.root)
+        self._link.symlink_to(root.root.absolute())
         return self._backend
 
     def close(self) -> None:
         """End the process."""
-        self._backend.close()
+        self._backend.end()
 
 
 class Remembers:

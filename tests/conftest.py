@@ -73,6 +73,14 @@ def warm_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 @pytest.fixture
+def warm_studies(warm_worker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have studies of the program use the warm worker: to start one costs more than they train."""
+    monkeypatch.setattr(
+        "tuning.backends.local.LocalBackend", lambda root, *how: warm_worker.at(root)
+    )
+
+
+@pytest.fixture
 def fast_path() -> Iterator[Path]:
     """Return an empty folder in memory, for tests that write thousands of files."""
     from backend_support import folder_in_memory

@@ -129,6 +129,8 @@ OUT_OF_RANGE = [
     value("evaluation_config.num_words", "9", f"{AT_LEAST} 10", "got 9"),
     value("evaluation_config.num_monitor_words", "2", f"{AT_LEAST} 3", "got 2"),
     value("evaluation_config.num_generated_items", "-1", f"{AT_LEAST} 0", "got -1"),
+    value("evaluation_config.num_thinking_items", "0", f"{AT_LEAST} 1", "got 0"),
+    value("evaluation_config.max_thinking_tokens", "0", f"{AT_LEAST} 1", "got 0"),
 ]
 
 WRONG_TYPES = [

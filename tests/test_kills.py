@@ -24,6 +24,9 @@ from tuning.paths import ResultsRoot
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
+# In every run: a driver killed once (tests/test_executor.py), a trial killed three times
+# (tests/training/test_exactness.py). Five kills of a whole study take two minutes.
+@pytest.mark.nightly
 def test_five_kills_lose_nothing(tmp_path: Path) -> None:
     tally = measure(tmp_path, num_kills=5, seed=5, workers=1)
     assert tally.num_kills == 5

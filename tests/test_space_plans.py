@@ -674,8 +674,9 @@ def test_every_numeric_hyperparameter_has_candidates_and_a_range() -> None:
     assert len(numeric) == 12
     assert set(HPARAM_RANGE) == numeric
     assert numeric < set(HPARAM_CANDIDATES)
-    # An arm is a control, not a hyperparameter; the others only turn machines on and off.
-    rest = {"arm", "auto_scale", "sleep_when_idle"}
+    # An arm is a control, not a hyperparameter; a rule is how a subset is made, if there is one;
+    # the others only turn machines on and off.
+    rest = {"arm", "subset_rule", "auto_scale", "sleep_when_idle"}
     assert set(configs.FLAT_NAMES) - set(HPARAM_CANDIDATES) == rest
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from cli_support import Program, in_process
 
 from tests_support import small_mapping
 
@@ -24,14 +25,16 @@ def config_file(tmp_path: Path) -> Path:
     return path
 
 
-def assert_one_clear_line(done: subprocess.CompletedProcess[str], *words: str) -> None:
-    assert done.returncode == 2, done.stderr
-    assert done.stdout == ""
-    lines = done.stderr.strip().splitlines()
-    assert len(lines) == 1, done.stderr
-    assert lines[0].startswith("tuning: ")
-    for word in words:
-        assert word in lines[0]
+@pytest.fixture
+def program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Program:
+    return in_process(tmp_path, monkeypatch, capsys)
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
 
 
 MISTAKES: dict[str, tuple[str | bytes | None, tuple[str, ...], tuple[str, ...]]] = {
@@ -86,25 +89,24 @@ MISTAKES: dict[str, tuple[str | bytes | None, tuple[str, ...], tuple[str, ...]]]
 }
 
 
+@pytest.mark.usefixtures("offline")
 @pytest.mark.parametrize("name", MISTAKES)
 def test_a_mistake_is_one_clear_line_and_leaves_nothing(
-    run_program: Any, tmp_path: Path, name: str
+    program: Program, tmp_path: Path, name: str
 ) -> None:
     content, extra, words = MISTAKES[name]
     path = tmp_path / "small.yaml"
     if content is not None:
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
     results = tmp_path / "results"
-    done = run_program(
-        *("trial", "--config", str(path), "--results-dir", str(results), *extra),
-        env={"HF_HUB_OFFLINE": "1"},
-    )
-    assert_one_clear_line(done, *words)
+    done = program("trial", "--config", path, "--results-dir", results, *extra)
+    done.assert_one_clear_line(*words)
     left = [p for p in results.rglob("*") if p.is_file() and p.name != "config.yaml"]
     assert left == []
 
 
 def test_all_mistakes_of_a_file_come_together(run_program: Any, tmp_path: Path) -> None:
+    """As a process of its own, as a person starts it; the other mistakes save its start."""
     path = tmp_path / "c.yaml"
     path.write_text("experiment_name: a\nlora_config: {r: 0, dropout: 2}\nnope: 1\n")
     done = run_program("trial", "--config", str(path))
@@ -134,20 +136,18 @@ def test_all_mistakes_of_a_file_come_together(run_program: Any, tmp_path: Path) 
     ],
 )
 def test_other_mistakes_are_one_clear_line(
-    run_program: Any, tmp_path: Path, arguments: tuple[str, ...], words: tuple[str, ...]
+    program: Program, tmp_path: Path, arguments: tuple[str, ...], words: tuple[str, ...]
 ) -> None:
-    assert_one_clear_line(run_program(*arguments), *words)
+    program(*arguments).assert_one_clear_line(*words)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_unwritable_results_folder_is_one_clear_line(
-    run_program: Any, tmp_path: Path, config_file: Path
+    program: Program, tmp_path: Path, config_file: Path
 ) -> None:
     (tmp_path / "file").write_text("in the way")
-    done = run_program(
-        "trial", "--config", str(config_file), "--results-dir", str(tmp_path / "file")
-    )
-    assert_one_clear_line(done, "cannot write", "file")
+    done = program("trial", "--config", config_file, "--results-dir", tmp_path / "file")
+    done.assert_one_clear_line("cannot write", "file")
 
 
 @pytest.fixture
@@ -163,9 +163,9 @@ def small_disk(tmp_path: Path) -> Any:
 
 
 def test_a_full_disk_is_one_clear_line_and_no_half_file(
-    run_program: Any, small_disk: Path, config_file: Path
+    program: Program, small_disk: Path, config_file: Path
 ) -> None:
-    done = run_program("trial", "--config", str(config_file), "--results-dir", str(small_disk))
+    done = program("trial", "--config", config_file, "--results-dir", small_disk)
     assert done.returncode == 2, done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert "cannot write" in done.stderr
@@ -192,8 +192,9 @@ def test_single_mode_trains_a_file_and_prints_json(
     }
 
 
-def test_single_mode_without_a_file_writes_one_first(run_program: Any, tmp_path: Path) -> None:
-    done = run_program("--name", "mine", env={"HF_HUB_OFFLINE": "1"})
+@pytest.mark.usefixtures("offline")
+def test_single_mode_without_a_file_writes_one_first(program: Program, tmp_path: Path) -> None:
+    done = program("--name", "mine")
     assert done.returncode == 2
     assert "models=tiny" in done.stderr
     written = list((tmp_path / "configs" / "hyperparameters").glob("mine_*.yaml"))
@@ -203,9 +204,9 @@ def test_single_mode_without_a_file_writes_one_first(run_program: Any, tmp_path:
 
 
 def test_a_dry_run_of_single_mode_writes_the_configuration_and_nothing_else(
-    run_program: Any, tmp_path: Path
+    program: Program, tmp_path: Path
 ) -> None:
-    done = run_program("--name", "mine", "--gpu-tier", "t4", "--dry-run")
+    done = program("--name", "mine", "--gpu-tier", "t4", "--dry-run")
     assert done.returncode == 0, done.stderr
     printed = yaml.safe_load(done.stdout)
     assert printed["lightning_config"]["gpu_tier"] == "t4"
@@ -215,8 +216,8 @@ def test_a_dry_run_of_single_mode_writes_the_configuration_and_nothing_else(
     assert yaml.safe_load(written.read_text()) == printed
 
 
-def test_a_dry_run_prints_the_plan_and_writes_nothing(run_program: Any, tmp_path: Path) -> None:
-    done = run_program("study", "run", "--space", "demo", "--dry-run", "--json")
+def test_a_dry_run_prints_the_plan_and_writes_nothing(program: Program, tmp_path: Path) -> None:
+    done = program("study", "run", "--space", "demo", "--dry-run", "--json")
     assert done.returncode == 0, done.stderr
     plan = json.loads(done.stdout)
     assert plan["trials"] >= 10
@@ -224,8 +225,8 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(run_program: Any, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
-def test_preview_shows_questions_with_their_answers(run_program: Any) -> None:
-    done = run_program("tasks", "preview", "-n", "5", "--json")
+def test_preview_shows_questions_with_their_answers(program: Program) -> None:
+    done = program("tasks", "preview", "-n", "5", "--json")
     assert done.returncode == 0, done.stderr
     items = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(items) == 20
@@ -236,8 +237,8 @@ def test_preview_shows_questions_with_their_answers(run_program: Any) -> None:
             assert item["answer"] == str(item["word"].count(item["letter"]))
 
 
-def test_evaluate_prints_n_interval_and_baseline(run_program: Any) -> None:
-    done = run_program("evaluate", "--num-words", "30", "--json")
+def test_evaluate_prints_n_interval_and_baseline(program: Program) -> None:
+    done = program("evaluate", "--num-words", "30", "--json")
     assert done.returncode == 0, done.stderr
     tasks = json.loads(done.stdout)["tasks"]
     for name in ("spelling", "position", "count"):

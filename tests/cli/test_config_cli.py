@@ -312,9 +312,9 @@ def test_validate_knows_a_search_space_from_an_experiment(program: Program, cont
 def test_validate_accepts_everything_that_ships(program: Program) -> None:
     ours = shipped_config_dir()
     files = [*(ours / "search_spaces").glob("*.yaml"), *ours.glob("*.yaml")]
-    assert len(files) == 11
+    assert len(files) == 12
     shown = answer_of(program, "config", "validate", *map(str, files))
-    assert shown.count(": ok\n") == 11
+    assert shown.count(": ok\n") == 12
 
 
 # --- keys ---------------------------------------------------------------------------------------

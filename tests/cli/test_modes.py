@@ -96,9 +96,14 @@ def test_each_option_changes_what_it_says_and_nothing_else(
     assert len(found) == (33 if option == "--focus" else 31)
 
 
+@pytest.mark.usefixtures("warm_studies")
 @pytest.mark.parametrize(
     ("focus", "weight", "ranked_by"),
-    [("spelling", 0.3, "spelling"), ("transfer", 0.6, "transfer"), ("balanced", 0.5, "balanced")],
+    [
+        ("transfer", 0.6, "transfer"),
+        pytest.param("spelling", 0.3, "spelling", marks=pytest.mark.nightly),
+        pytest.param("balanced", 0.5, "balanced", marks=pytest.mark.nightly),
+    ],
 )
 def test_the_focus_is_recorded_as_weights_and_as_what_is_ranked_by(
     program: Program, tmp_path: Path, focus: str, weight: float, ranked_by: str
@@ -185,6 +190,7 @@ def test_a_grid_whose_model_cannot_be_had_writes_nothing(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("warm_studies")
 def test_the_grid_runs_and_ranks(program: Program, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(
         "experiment_name: mine\n"

@@ -151,6 +151,7 @@ def written(name: str, content: Any) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("warm_studies")
 def test_arms_are_trained_scored_exported_and_confirmed(program: Program) -> None:
     config = written("small.yaml", small_mapping())
     run = ("study", "run", "--config", config, "--workers", "1", "--quiet")
@@ -195,6 +196,7 @@ def root(program: Program) -> ResultsRoot:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("warm_studies")
 def test_a_winner_is_confirmed_on_fresh_seeds(program: Program, root: ResultsRoot) -> None:
     winner = {"learning_rate": 1e-3}
     confirm = ("study", "confirm", "first", "--seeds", "1", "--workers", "1", "--quiet")

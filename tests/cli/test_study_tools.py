@@ -347,6 +347,7 @@ def test_a_folder_without_studies_says_so(tmp_path: Path, program: Program) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("warm_studies")
 def test_a_budget_ends_a_run_and_resume_goes_on(tmp_path: Path, program: Program) -> None:
     run = ("study", "run", "--space", "quick", "--name", "q", "--workers", "1", "--quiet")
     done = program(*run, "--max-time", "0.1s", "--results-dir", tmp_path / "r")
