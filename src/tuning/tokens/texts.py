@@ -101,6 +101,12 @@ def read_outputs(path: Path) -> ThinkingTexts:
             texts[mode].append(text)
         else:
             num_blank += 1
+    given = [mode for mode in Mode if texts[mode]]
+    if len(given) == 1:
+        raise DataError(
+            f"{path}: holds {given[0].says} texts alone, as of a model without a thinking mode; a "
+            f"comparison needs both"
+        )
     blank = f" (blank outputs left out: {num_blank:,})" if num_blank else ""
     return ThinkingTexts(
         thinking=tuple(texts[Mode.THINKING]),
