@@ -113,6 +113,8 @@ class Execution:
     log_tail: str = ""
     peak_gpu_memory_bytes: int = 0
     """The most that tensors took on the GPU in this attempt; 0 without one."""
+    is_first_of_process: bool = False
+    """Whether libraries had to warm up in it: its seconds tell nothing of its configuration."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

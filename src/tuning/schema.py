@@ -23,7 +23,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 from tuning.documents import MISSING
-from tuning.errors import shown
+from tuning.errors import nearest, shown
 
 
 def number_of(value: Any) -> Any:
@@ -147,6 +147,12 @@ def law_of_error(error: Any) -> str:
         return "must be given"
     if error["type"] == "int_type" and isinstance(error["input"], float):
         return f"must be an integer, written without point or exponent, got {error['input']!r}"
+    if error["type"] == "enum":
+        known = [name.strip("'") for name in re.split(r", | or ", error["ctx"]["expected"])]
+        hint = nearest(str(error["input"]), known)
+        # The law has named all of them.
+        hint = f"; {hint}" if hint.startswith("did you mean") else ""
+        return f"must be {error['ctx']['expected']}, got {shown(error['input'])}{hint}"
     law = _SHOULD.sub("must ", law).partition(" after validation")[0].partition(" or instance")[0]
     for theirs, ours in _WORDS.items():
         law = law.replace(theirs, ours)

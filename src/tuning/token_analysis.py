@@ -343,7 +343,8 @@ def own_outputs(config: ExperimentConfig, root: ResultsRoot) -> ThinkingTexts:
     if not found:
         raise NotFoundError(
             f"the model of this configuration left no answers with thinking on and off below "
-            f"{root.trainings}; run it with analyze_thinking_mode: true"
+            f"{root.trainings}; run it with analyze_thinking_mode: true, and give the "
+            f"configuration with all overrides, as config.yaml of the trial has it"
         )
     newest = max(found, key=lambda path: path.stat().st_mtime)
     if not any(row.get("mode") == Mode.THINKING for row in files.read_json_lines(newest)):

@@ -5,6 +5,7 @@ Read `run_trial` top to bottom; it is the main path of the program.
 
 from __future__ import annotations
 
+import itertools
 import socket
 import time
 import traceback
@@ -40,6 +41,9 @@ from tuning.tasks.splits import Split
 from tuning.tasks.stream import read_training_text
 from tuning.training.callbacks import OnProgress, TrainingStopped
 from tuning.training.run import train
+
+_runs = itertools.count()
+"""Numbers the trials of this process."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +85,7 @@ def run_trial(
         UserError: The model, its adapter or the results folder cannot be used.
     """
     started, clock = _now(), time.monotonic()
+    is_first_of_process = next(_runs) == 0
     config = request.config
     steps = config.training_config.max_steps
     reset_peak_memory()
@@ -152,6 +157,7 @@ def run_trial(
             num_trained_tokens=trained.num_tokens,
             peak_memory_bytes=peak_memory_bytes(),
             peak_gpu_memory_bytes=peak_gpu_memory_bytes(),
+            is_first_of_process=is_first_of_process,
             num_threads=config.training_config.num_threads or default_threads(),
             device=str(device_of(bench.base.network)),
             num_attempts=sum(a["event"] == "start" for a in files.read_json_lines(folder.attempts)),

@@ -84,7 +84,7 @@ MISTAKES: dict[str, tuple[str | bytes | None, tuple[str, ...], tuple[str, ...]]]
     "unknown rule": (
         "experiment_name: a\ntokenizer_config: {model_name: tiny, subset_rule: letter}\n",
         (),
-        ("subset_rule", "'letter'", "letters"),
+        ("subset_rule", "'dictionary'", "'letter'", "did you mean letters"),
     ),
 }
 

@@ -68,7 +68,7 @@ def test_list_names_every_space_with_its_trials(program: Program) -> None:
         ["default", "one_at_a_time", "33", "trials"],
         ["default_grid", "grid", "3981314", "trials"],
         ["demo", "one_at_a_time", "11", "trials"],
-        ["english_subset", "listed", "15", "trials"],
+        ["english_subset", "listed", "12", "trials"],
         ["extended", "one_at_a_time", "13", "trials"],
         ["quick", "one_at_a_time", "4", "trials"],
         ["random", "random", "53", "trials"],

@@ -33,7 +33,8 @@ class Resources:
 
     tokens_per_second: Spread | None
     """Tokens trained a second, with the time of evaluations on the way. Only of runs that trained
-    all steps in one attempt: of others the seconds are not those of the tokens."""
+    all steps in one attempt, in a process that had trained before: of others the seconds are not
+    those of the tokens."""
     evaluation_seconds: Spread | None
     """The rest of a trial: loading the model, and evaluating it; that of the untouched model is in
     it for the first run alone."""
@@ -69,7 +70,9 @@ def resources_of(records: Iterable[TrialRecord]) -> Resources:
     trained = [e for e in executions if e.train_seconds > 0]
     return Resources(
         tokens_per_second=spread_of(
-            e.num_trained_tokens / e.train_seconds for e in trained if e.num_attempts == 1
+            e.num_trained_tokens / e.train_seconds
+            for e in trained
+            if e.num_attempts == 1 and not e.is_first_of_process
         ),
         evaluation_seconds=spread_of(e.evaluation_seconds for e in executions),
         peak_memory_bytes=spread_of(e.peak_memory_bytes for e in trained),

@@ -67,8 +67,11 @@ def evaluate(
         Precision, typer.Option(help="Of the model; auto is what the machine has.")
     ] = Precision.AUTO,
     subset: Annotated[
-        SubsetRule | None,
-        typer.Option(help="Ask on the English part of the vocabulary alone, by this rule."),
+        str | None,
+        typer.Option(
+            help="Ask on the English part of the vocabulary alone: letters, printable, ascii or "
+            "dictionary."
+        ),
     ] = None,
     strata: Annotated[
         bool, typer.Option("--strata", help="Also show every stratum with its own baseline.")
@@ -130,7 +133,7 @@ def evaluate(
         prompting=prompting,
         sizes=sizes,
         precision=precision.value,
-        subset=subset,
+        subset=SubsetRule.named(subset) if subset is not None else None,
     )
     root = ResultsRoot(results_dir)
     with quiet_libraries(), threads(None), item_progress(quiet=quiet) as on_progress:

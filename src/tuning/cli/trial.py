@@ -182,3 +182,6 @@ def _train_and_print(request: SingleRequest, config: ExperimentConfig, root: Res
     )
     adapter = root.training(result.training_key).adapter(result.step)
     show(f"adapter: {adapter}\nrecord: {folder.record}", soft_wrap=True)
+    if config.tokenizer_config.analyze_thinking_mode and result.evaluation_key:
+        answers = root.training(result.training_key).thinking(result.evaluation_key)
+        show(f"answers with thinking on and off: {answers}", soft_wrap=True)

@@ -165,7 +165,7 @@ def draw_length(data: pd.DataFrame, source: Source) -> Any:
             scale=alt.Scale(domain=list(labels.values()), paddingInner=0.25),
         ),
         xOffset=alt.XOffset("vocabulary:N", scale=alt.Scale(domain=[ALL, ENGLISH])),
-        y=alt.Y("share:Q", title="share of the vocabulary, %"),
+        y=alt.Y("share:Q", title="share of all, or of the English part, %"),
         color=_vocabulary_colour(),
         tooltip=[
             alt.Tooltip("vocabulary:N"),

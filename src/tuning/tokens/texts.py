@@ -102,6 +102,12 @@ def read_outputs(path: Path) -> ThinkingTexts:
         else:
             num_blank += 1
     blank = f" (blank outputs left out: {num_blank:,})" if num_blank else ""
+    missing = [mode for mode in Mode if not texts[mode]]
+    if len(missing) == 1:
+        raise DataError(
+            f"{path}{blank}: a comparison needs at least one {missing[0].says} text, that is not "
+            f"blank, got none; a model without a thinking mode answers in one mode alone"
+        )
     return ThinkingTexts(
         thinking=tuple(texts[Mode.THINKING]),
         direct=tuple(texts[Mode.NON_THINKING]),

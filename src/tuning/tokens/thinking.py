@@ -137,7 +137,7 @@ class ThinkingAnalysis:
         if small:
             reasons.append(
                 f"small samples, {' and '.join(small)}: below {MIN_TEXTS} texts or {MIN_TOKENS} "
-                "tokens a set most of a divergence is chance"
+                "tokens a set much of a divergence can be chance"
             )
         return "; ".join(reasons)
 
