@@ -33,6 +33,7 @@ bench: $(VENV)/.run
 	$(BIN)/python benchmarks/calibration.py --repeats 1000
 	$(BIN)/python benchmarks/analysis.py --trials 31 100
 	$(BIN)/python benchmarks/tokens.py --repeats 1
+	$(BIN)/python benchmarks/subset.py --repeats 1
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

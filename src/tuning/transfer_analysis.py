@@ -178,6 +178,12 @@ def _mixtures(spec: StudySpec, completed: Sequence[TrialRecord]) -> list[str]:
     bases = {(r.result.base_key, r.result.base_evaluation_key) for r in completed}
     # Each vocabulary has an untouched model of its own, which the study asked for.
     vocabularies = {spec.config_of(r).tokenizer_config.subset for r in completed}
+    other_words = [rule for rule in vocabularies if rule is not None and not rule.keeps_all_words]
+    if other_words and len(vocabularies) > 1:
+        notes.append(
+            f"the vocabulary {other_words[0].value} was asked about other words: levels and "
+            "rankings across vocabularies are not of one kind"
+        )
     if len(bases) > max(1, len(vocabularies)):
         notes.append(
             f"trials were compared with {len(bases)} different untouched models or suites (model, "

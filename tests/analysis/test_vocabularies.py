@@ -218,6 +218,7 @@ def test_sentences_say_what_changed_and_what_could_have_been_found() -> None:
     assert "peak memory 0.50 [0.50, 0.50]" in costs
     assert set(study().analysis.vocabulary_sentences) <= set(study().analysis.verdict)
     assert not any("different untouched models" in note for note in study().analysis.notes)
+    assert any("dictionary was asked about other words" in note for note in study().analysis.notes)
 
 
 def test_one_vocabulary_is_compared_with_nothing() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
-from cli_support import Program, in_process
+from cli_support import Program
 
 from tests_support import small_mapping
 
@@ -23,13 +23,6 @@ def config_file(tmp_path: Path) -> Path:
     path = tmp_path / "small.yaml"
     path.write_text(yaml.safe_dump(small_mapping()))
     return path
-
-
-@pytest.fixture
-def program(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Program:
-    return in_process(tmp_path, monkeypatch, capsys)
 
 
 @pytest.fixture

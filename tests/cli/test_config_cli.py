@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import typer
-from cli_support import Program, files_below, in_process
+from cli_support import Program, files_below
 
 from tuning.cli.main import app
 from tuning.composition import load
@@ -20,13 +20,6 @@ from tuning.grid import create_grid_search_configs
 from tuning.paths import shipped_config_dir
 
 STAMP = "20260102_030405"
-
-
-@pytest.fixture
-def program(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Program:
-    return in_process(tmp_path, monkeypatch, capsys)
 
 
 def answer_of(program: Program, *arguments: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from cli_support import Program, TrainedAdapter, files_below, in_process, trained_adapter
+from cli_support import Program, TrainedAdapter, files_below, trained_adapter
 
 from tuning.evaluation.bench import last_bench
 from tuning.model.base import last_base
@@ -38,13 +38,6 @@ SMALL = ("--num-words", "10", "--num-generated", "9", "--quiet")
 def write_suite(path: Path, rows: list[Any]) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
-
-
-@pytest.fixture
-def program(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Program:
-    return in_process(tmp_path, monkeypatch, capsys)
 
 
 @pytest.fixture(scope="module")

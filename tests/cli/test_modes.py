@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from cli_support import Program, files_below, in_process
+from cli_support import Program, files_below
 
 from tuning.config import KEYS, value_at
 
@@ -32,13 +32,6 @@ OPTIONS: dict[str, tuple[list[str], dict[str, Any]]] = {
     ),
 }
 OWN = ("experiment_name", "timestamp")
-
-
-@pytest.fixture
-def program(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Program:
-    return in_process(tmp_path, monkeypatch, capsys)
 
 
 Written = Callable[[Path], dict[str, dict[str, Any]]]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_support import Program, files_below, in_process
+from cli_support import Program, files_below
 
 from planted_records import spec_of, write_study
 from tuning.paths import ResultsRoot
@@ -18,13 +18,6 @@ SPACE: dict[str, Any] = {
     "HPARAM_CANDIDATES": {"learning_rate": [3e-4, 3e-3], "lora_r": [4, 8], "gpu_tier": ["t4"]},
     "replicates_of_default": 3,
 }
-
-
-@pytest.fixture
-def program(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Program:
-    return in_process(tmp_path, monkeypatch, capsys)
 
 
 @pytest.fixture

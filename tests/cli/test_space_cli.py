@@ -7,16 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_support import Done, Program, files_below, in_process
+from cli_support import Done, Program, files_below
 
 from tuning.grid import load_space
-
-
-@pytest.fixture
-def program(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Program:
-    return in_process(tmp_path, monkeypatch, capsys)
 
 
 def good(program: Program, *arguments: str) -> Done:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from cli_support import Program, files_below, in_process
+from cli_support import Program, files_below
 
 from backend_support import Remembers
 from fake_backend import FakeBackend
@@ -21,13 +21,6 @@ from tuning.paths import ResultsRoot
 from tuning.scoring import Focus
 from tuning.search_space import SearchSpace
 from tuning.study import StudySpec, load_study
-
-
-@pytest.fixture
-def program(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Program:
-    return in_process(tmp_path, monkeypatch, capsys)
 
 
 def plan_of(program: Program, *arguments: str) -> list[list[str]]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
-from cli_support import Program, files_below, in_process
+from cli_support import Program, files_below
 
 from tests_support import small_mapping
 from tuning import files
@@ -52,13 +52,6 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert done.returncode == 0, done.stderr
     assert "best configuration: results/configs/first_best.yaml" in done.stdout
     return folder / "results"
-
-
-@pytest.fixture
-def program(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Program:
-    return in_process(tmp_path, monkeypatch, capsys)
 
 
 def test_status_shows_every_trial_with_both_families_of_metrics(

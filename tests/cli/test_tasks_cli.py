@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from cli_support import Done, Program, files_below, in_process
+from cli_support import Done, Program, files_below
 
 from tests_support import small_mapping
 from tuning.config import build
@@ -18,13 +18,6 @@ from tuning.model.base import encodable, subject_words, tokenizer_of
 from tuning.tasks.splits import Split, split_subjects
 from tuning.tasks.words import benchmark_stems, benchmark_words, hash_of_words, stems
 from tuning.training_data import training_data
-
-
-@pytest.fixture
-def program(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Program:
-    return in_process(tmp_path, monkeypatch, capsys)
 
 
 @pytest.fixture

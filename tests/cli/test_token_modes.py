@@ -7,19 +7,12 @@ import shutil
 from pathlib import Path
 
 import pytest
-from cli_support import Program, files_below, in_process
+from cli_support import Program, files_below
 
-from tuning.qwen3_tokenizer import tokenizer_file
+from tuning.qwen3_tokenizer import tokenizer_source
 
 FOLDER = Path("results/tuning/token_analysis")
 WRITTEN = [f"thinking.{ending}" for ending in ("html", "json", "png", "svg")]
-
-
-@pytest.fixture
-def program(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Program:
-    return in_process(tmp_path, monkeypatch, capsys)
 
 
 def write_outputs(path: Path, num_texts: int) -> None:
@@ -80,7 +73,7 @@ def test_two_files_are_compared_and_a_seed_repeats(program: Program, tmp_path: P
 
 
 def test_a_tokenizer_of_ones_own_must_be_genuine(program: Program, tmp_path: Path) -> None:
-    shutil.copyfile(tokenizer_file(), tmp_path / "tokenizer.json")
+    shutil.copyfile(tokenizer_source().path, tmp_path / "tokenizer.json")
     assert program("tokens", "thinking", "--tokenizer", ".", "--json").returncode == 0
     with (tmp_path / "tokenizer.json").open("ab") as file:
         file.write(b" ")

@@ -9,7 +9,7 @@ import pytest
 from cli_support import Program, files_below, in_process
 
 from tuning.paths import shipped_config_dir
-from tuning.qwen3_tokenizer import tokenizer_file
+from tuning.qwen3_tokenizer import tokenizer_source
 
 ANALYSIS = "results/tuning/token_analysis"
 COUNTS = ("68,923", "90,913", "94,358", "47,938", "41,547", "1,448")
@@ -202,7 +202,7 @@ def test_an_unknown_rule_names_the_nearest(program: Program, tmp_path: Path, com
 def test_a_tampered_tokenizer_is_refused(
     program: Program, tmp_path: Path, arguments: tuple[str, ...]
 ) -> None:
-    (tmp_path / "tokenizer.json").write_bytes(tokenizer_file().read_bytes()[:-1])
+    (tmp_path / "tokenizer.json").write_bytes(tokenizer_source().path.read_bytes()[:-1])
     done = program("tokens", *arguments, "--tokenizer", "tokenizer.json")
     done.assert_one_clear_line("tokenizer.json is not the genuine Qwen3 tokenizer", "SHA-256")
     assert files_below(tmp_path) == ["mine.txt", "tokenizer.json"]

@@ -6,17 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
-from cli_support import Program, TrainedAdapter, in_process, trained_adapter
+from cli_support import Program, TrainedAdapter, trained_adapter
 
 from tuning.cli.try_out import question_of
 from tuning.errors import UserError
-
-
-@pytest.fixture
-def program(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Program:
-    return in_process(tmp_path, monkeypatch, capsys)
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tuning.errors import NotFoundError
-from tuning.qwen3_tokenizer import qwen3_tokenizer, tokenizer_file
+from tuning.qwen3_tokenizer import qwen3_tokenizer, tokenizer_source
 from tuning.tasks.words import english_words
 from tuning.tokens.prompts import every_question
 from tuning.tokens.subset import ROWS_MULTIPLE, Subset, SubsetRule, accepts, chosen_by
@@ -33,7 +33,7 @@ def subsets() -> dict[SubsetRule, Subset]:
 @pytest.fixture(scope="module")
 def texts() -> dict[int, str | None]:
     """Return the text of every base token by the decoder of the tokenizer; None for no text."""
-    content: Any = json.loads(tokenizer_file().read_text("utf-8"))
+    content: Any = json.loads(tokenizer_source().path.read_text("utf-8"))
     backend = qwen3_tokenizer().backend
     ids = list(content["model"]["vocab"].values())
     found = backend.decode_batch([[token] for token in ids], skip_special_tokens=False)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from wordfreq import zipf_frequency
 
-from tuning.qwen3_tokenizer import qwen3_tokenizer, tokenizer_file
+from tuning.qwen3_tokenizer import qwen3_tokenizer, tokenizer_source
 from tuning.tasks.difficulty import band_of
 from tuning.tokens.words import Cuts, Form, all_words, cut, word_table
 
@@ -40,7 +40,7 @@ def peer(tmp_path_factory: pytest.TempPathFactory) -> Any:
     from transformers import AutoTokenizer
 
     folder: Path = tmp_path_factory.mktemp("peer")
-    source = tokenizer_file()
+    source = tokenizer_source().path
     shutil.copyfile(source, folder / "tokenizer.json")
     beside = source.with_name("tokenizer_config.json")
     if beside.is_file():

@@ -34,10 +34,6 @@ OutputsOption = Annotated[
         help="Instead of both: JSONL with mode and text, such as a trial's thinking.jsonl."
     ),
 ]
-TokenizerOption = Annotated[
-    Path | None,
-    typer.Option("--tokenizer", help="The genuine tokenizer.json, or its folder; else looked for."),
-]
 
 
 def thinking(
@@ -51,7 +47,7 @@ def thinking(
             "analyze_thinking_mode."
         ),
     ] = None,
-    tokenizer: TokenizerOption = None,
+    tokenizer: options.TokenizerFile = None,
     seed: Annotated[int, typer.Option(help="Of random splits and draws.", min=0)] = 0,
     quiet: options.Quiet = False,
     as_json: options.Json = False,
