@@ -14,10 +14,12 @@ from typing import Any
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from recovery_support import HUNGRY_BATCH, Puppet
 from tuning import files
 from tuning.backends.local import LocalBackend
+from tuning.cli.main import app
 from tuning.config import ExperimentConfig
 from tuning.errors import ResultsError, UserError
 from tuning.executor import End, Outcome, run_study
@@ -529,12 +531,14 @@ def real_space() -> dict[str, Any]:
     return {**REAL_SPACE, "experiment": experiment}
 
 
+@pytest.mark.usefixtures("warm_studies")
 def test_a_full_disk_ends_a_study_in_one_clear_line_and_it_goes_on_when_there_is_room(
-    small_config: Any,
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     run_program: Any,
     real: tuple[ResultsRoot, Backend],
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "space.yaml").write_text(yaml.safe_dump(real_space()))
     command = ["study", "run", "--space", "space.yaml", "--name", "study", "--workers", "1"]
     command += ["--threads", "1", "--quiet", "--results-dir", "disk"]
@@ -551,8 +555,8 @@ def test_a_full_disk_ends_a_study_in_one_clear_line_and_it_goes_on_when_there_is
         assert full.stderr.endswith(": the disk is full\n")
         assert len(list(disk.glob("data/study/trials/*/record.json"))) == 1
         ballast.unlink()
-        done = run_program(*command)
-        assert done.returncode == 0, done.stderr
+        done = CliRunner().invoke(app, command, catch_exceptions=False)
+        assert done.exit_code == 0, done.output
         spec, records = load_study(ResultsRoot(disk), "study")
     root, backend = real
     expected = run_study(spec, root, backend, Silent())
