@@ -248,6 +248,17 @@ def test_json_comes_back_as_it_went(
     assert json.loads(path.read_text("utf-8")) == value
 
 
+@given(value=st.dictionaries(st.text(), st.integers() | st.text()))
+@settings(max_examples=40, deadline=None)
+def test_a_large_map_has_an_entry_a_line(
+    tmp_path_factory: pytest.TempPathFactory, value: dict[str, Any]
+) -> None:
+    path = tmp_path_factory.mktemp("json") / "map.json"
+    files.write_json_map(path, value)
+    assert files.read_json(path) == value
+    assert path.read_bytes().count(b"\n") == max(1, len(value))
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_json_refuses_what_is_no_number_and_leaves_the_old_file(
     tmp_path: Path, value: float

@@ -88,6 +88,11 @@ def test_results_lie_where_the_specification_says() -> None:
         for name in ("data", "configs", "figures", "transfer", "reports")
     }
     assert Path("configs/hyperparameters") == paths.DEFAULT_CONFIG_DIR
+    tokens = results.token_analysis
+    assert str(tokens.root) == "results/tuning/token_analysis"
+    assert tokens.stats == tokens.root / "tokenizer_stats.json"
+    assert tokens.multi_token_words == tokens.root / "multi_token_words.json"
+    assert tokens.english_vocab == tokens.root / "english_tokens" / "english_vocab.json"
 
 
 def test_a_training_lies_where_the_design_says() -> None:
@@ -121,12 +126,14 @@ def test_no_two_files_of_a_folder_share_a_path() -> None:
         results.training("k"),
         results.study("s"),
         results.study("s").trial("t"),
+        results.token_analysis,
     ):
         properties = [
             n for n in dir(type(folder)) if isinstance(getattr(type(folder), n), property)
         ]
         assert len(properties) >= 3
-        values = [getattr(folder, name) for name in properties]
+        found = [getattr(folder, name) for name in properties]
+        values = [value if isinstance(value, Path) else value.root for value in found]
         assert len(set(values)) == len(values)
         assert all(value.is_relative_to(folder.root) for value in values)
 

@@ -120,7 +120,7 @@ def _distinct(ids_T: np.ndarray) -> Distinct:
 
 _CHUNK = 5_000
 """Words in one text: long enough to save calls, and enough texts for every core."""
-_LETTERS = re.compile(r" ?[A-Za-z]+")
+_LINES = re.compile(r"(?: ?[A-Za-z]++\n)*+")
 _SPACE = string_of(b" ")
 
 
@@ -131,7 +131,9 @@ def cut(backend: Tokenizer, texts: Sequence[str]) -> Cuts:
     `_word_tokenizer` for why they come out the same.
     """
     words = _word_tokenizer(backend)
-    if words is None or not all(map(_LETTERS.fullmatch, texts)):
+    lines = "\n".join([*texts, ""])
+    is_words = lines.count("\n") == len(texts) and _LINES.fullmatch(lines)
+    if words is None or not is_words:
         return _cut_alone(backend, texts)
     chunks = [
         "\n".join(texts[start : start + _CHUNK]).replace(" ", _SPACE)
@@ -171,7 +173,7 @@ def _word_tokenizer(backend: Tokenizer) -> Tokenizer | None:
         for probe in ("Aaa", " aaa")
     )
     added = backend.get_added_tokens_decoder().values()
-    if not is_whole or any(_LETTERS.fullmatch(token.content) for token in added):
+    if not is_whole or any(_LINES.fullmatch(f"{token.content}\n") for token in added):
         return None
     words = Tokenizer(backend.model)
     words.pre_tokenizer = pre_tokenizers.CharDelimiterSplit("\n")
