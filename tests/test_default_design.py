@@ -37,9 +37,9 @@ def design(**candidates: Any) -> StudySpec:
             "timestamp": "20260101_000000",
             "tokenizer_config": {"model_name": "tiny"},
             "evaluation_config": {
-                "num_words": 20,
-                "num_monitor_words": 4,
-                "num_generated_items": 9,
+                "num_words": 10,
+                "num_monitor_words": 3,
+                "num_generated_items": 3,
             },
         },
         "test",

@@ -52,21 +52,23 @@ def run_commands(page: Path) -> None:
         assert done.output.strip(), command
 
 
-FEW_WORDS = {"num_words": 20, "num_monitor_words": 6, "num_generated_items": 9}
+FEW_WORDS = {"num_words": 12, "num_monitor_words": 3, "num_generated_items": 3}
 SIZED = (
     "configs/hyperparameters/evaluation/fast.yaml",
     "configs/hyperparameters/search_spaces/quick.yaml",
     "examples/near_best.yaml",
 )
-"""The files that say how much trials of a page are asked."""
+"""The files that say how long trials of a page are, and how much they are asked."""
 
 
 @pytest.fixture
 def quick_checkout(checkout: Path) -> None:
-    """Have trials be asked few words."""
+    """Have trials be short and asked few words."""
     for path in (checkout / name for name in SIZED):
         content = yaml.safe_load(path.read_text("utf-8"))
         content.get("experiment", content)["evaluation_config"] = FEW_WORDS
+        if "step_scale" in content:
+            content["step_scale"] = 0.003
         path.write_text(yaml.safe_dump(content), "utf-8")
 
 

@@ -29,6 +29,11 @@ from tuning.scoring import Focus
 from tuning.search_space import SearchSpace
 from tuning.study import StudySpec, load_study, ranking
 
+FEW_WORDS = tuple(
+    f"evaluation_config.{name}"
+    for name in ("num_words=10", "num_monitor_words=3", "num_generated_items=3")
+)
+
 
 def spec_of(base: Any, candidates: dict[str, list[Any]], **changes: Any) -> StudySpec:
     space = SearchSpace.model_validate(
@@ -76,7 +81,7 @@ def test_a_study_records_every_trial_once_and_can_be_asked_again(
     small_config: Any, tmp_path: Path, study: Run
 ) -> None:
     root = ResultsRoot(tmp_path)
-    spec = spec_of(small_config("max_steps=4"), {"lora_r": [4, 16], "max_steps": [8]})
+    spec = spec_of(small_config("max_steps=4", *FEW_WORDS), {"lora_r": [4, 16], "max_steps": [8]})
     first = Remembers()
     records = study(spec, root, first)
     assert [r.parameters for r in records] == [{}, {}, {"lora_r": 4}, {"max_steps": 8}]
@@ -113,7 +118,7 @@ def test_focus_changes_weights_and_what_ranks(
     small_config: Any, tmp_path: Path, study: Run
 ) -> None:
     root = ResultsRoot(tmp_path)
-    base = small_config("max_steps=4")
+    base = small_config("max_steps=4", *FEW_WORDS)
     for focus in Focus:
         spec = spec_of(base, {"lora_r": [4]}, focus=focus)
         records = study(spec.model_copy(update={"name": focus.value}), root)
@@ -148,7 +153,7 @@ def test_a_failing_trial_is_recorded_and_the_study_goes_on(
     small_config: Any, tmp_path: Path, study: Run
 ) -> None:
     root = ResultsRoot(tmp_path)
-    base = small_config("max_steps=4")
+    base = small_config("max_steps=4", *FEW_WORDS)
     words = unusable_words(tmp_path / "words.txt")
     spec = spec_of(base, {"spelling_config.word_list": [words], "lora_r": [4]})
     records = study(spec, root)
@@ -164,7 +169,9 @@ def test_a_failing_trial_is_recorded_and_the_study_goes_on(
 def test_too_many_failures_end_the_study(small_config: Any, tmp_path: Path, study: Run) -> None:
     lists = [unusable_words(tmp_path / f"{name}.txt") for name in "abc"]
     spec = spec_of(
-        small_config("max_steps=4"), {"spelling_config.word_list": lists}, max_failures=1
+        small_config("max_steps=4", *FEW_WORDS),
+        {"spelling_config.word_list": lists},
+        max_failures=1,
     )
     with pytest.raises(UserError, match="2 trials failed, at most 1 may.*b.txt"):
         study(spec, ResultsRoot(tmp_path))
@@ -210,7 +217,7 @@ def test_a_killed_worker_is_replaced_and_its_training_goes_on(
     small_config: Any, tmp_path: Path, study: Run, warm_worker: WarmWorker
 ) -> None:
     space = SearchSpace(candidates={"lora_r": [16]}, replicates_of_default=1)
-    base = small_config("max_steps=24", "transfer_eval_frequency=8")
+    base = small_config("max_steps=24", "transfer_eval_frequency=8", *FEW_WORDS)
     spec = StudySpec(name="study", space=space, base=base)
     expected = study(spec, ResultsRoot(tmp_path / "whole"))
     root = ResultsRoot(tmp_path / "killed")

@@ -348,6 +348,7 @@ def test_a_folder_without_studies_says_so(tmp_path: Path, program: Program) -> N
 def test_a_budget_ends_a_run_and_resume_goes_on(tmp_path: Path, program: Program) -> None:
     few = (f"evaluation_config.{name}" for name in ("num_words=10", "num_generated_items=0"))
     run = ("study", "run", "--space", "quick", "--name", "q", "--workers", "1", "--quiet", *few)
+    run += ("--step-scale", "0.003")
     done = program(*run, "--max-time", "0.1s", "--results-dir", tmp_path / "r")
     assert done.returncode == 0
     assert "the time budget of 0.1 s is used up" in done.stderr
