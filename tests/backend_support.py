@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from tuning.backends.local import LocalBackend
 from tuning.grid import Proposal
 from tuning.paths import ResultsRoot
@@ -46,6 +48,17 @@ class WarmWorker:
         root.root.mkdir(parents=True, exist_ok=True)
         self._link.symlink_to(root.root.absolute())
         return self._backend
+
+    @property
+    def pid(self) -> int:
+        """The process."""
+        (pid,) = self._backend.pids
+        return pid
+
+    def serve(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Have the studies that the program runs in this process use the worker."""
+        place = "tuning.backends.local.LocalBackend"
+        monkeypatch.setattr(place, lambda root, *how: self.at(root))
 
     def close(self) -> None:
         """End the process."""

@@ -84,10 +84,8 @@ def warm_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @pytest.fixture
 def warm_studies(warm_worker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have studies of the program use the warm worker: to start one costs more than they train."""
-    monkeypatch.setattr(
-        "tuning.backends.local.LocalBackend", lambda root, *how: warm_worker.at(root)
-    )
+    """Have studies of the program use the warm worker: a start takes longer than they train."""
+    warm_worker.serve(monkeypatch)
 
 
 @pytest.fixture

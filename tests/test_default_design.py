@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -13,29 +15,31 @@ from tuning import files
 from tuning.config import build
 from tuning.executor import run_study
 from tuning.fingerprint import training_key, weights_key
-from tuning.grid import load_space
+from tuning.grid import Proposal, load_space
 from tuning.model.machine import default_threads
 from tuning.paths import ResultsRoot
 from tuning.pruning import Pruning
-from tuning.records import TrialStatus
+from tuning.records import TrialRecord, TrialStatus
 from tuning.scoring import Focus
 from tuning.study import StudySpec
 from tuning.trial import TrialRequest, run_trial
 
 
-def the_design() -> StudySpec:
-    space = load_space("default").model_copy(
-        update={"replicates_of_default": 1, "pruning": Pruning.NONE}
-    )
+def design(**candidates: Any) -> StudySpec:
+    """Return the default design, or that of other candidates."""
+    changes = {"replicates_of_default": 1, "pruning": Pruning.NONE}
+    if candidates:
+        changes |= {"candidates": candidates}
+    space = load_space("default").model_copy(update=changes)
     base = build(
         {
             "experiment_name": "design",
             "timestamp": "20260101_000000",
             "tokenizer_config": {"model_name": "tiny"},
             "evaluation_config": {
-                "num_words": 20,
-                "num_monitor_words": 4,
-                "num_generated_items": 9,
+                "num_words": 10,
+                "num_monitor_words": 3,
+                "num_generated_items": 3,
             },
         },
         "test",
@@ -45,35 +49,41 @@ def the_design() -> StudySpec:
     )
 
 
-ALL = 24
+class Counted(NamedTuple):
+    """What a plan holds, or what came of it."""
+
+    trials: int
+    weights: int
+    trainings: int
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("num_alone", [4, pytest.param(ALL, marks=pytest.mark.nightly)])
-def test_31_configurations_are_24_weights_in_21_trainings_each_as_if_run_alone(
-    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, num_alone: int
-) -> None:
-    spec = the_design()
-    plan = list(spec.plan())
-    assert len(plan) == 31
-    assert len({weights_key(p.config) for p in plan}) == 24
-    assert len({training_key(p.config) for p in plan}) == 21
+def counted(plan: Iterable[Proposal]) -> Counted:
+    configs = [p.config for p in plan]
+    weights, trainings = {weights_key(c) for c in configs}, {training_key(c) for c in configs}
+    return Counted(len(configs), len(weights), len(trainings))
 
+
+def assert_each_as_if_run_alone(spec: StudySpec, folder: Path, worker: WarmWorker) -> None:
+    """Run a study; compare all that was trained with each trial run by itself."""
     assert default_threads() == 1
-    worker = WarmWorker(tmp_path_factory.mktemp("worker"))
-    root = ResultsRoot(tmp_path / "together")
+    expected = counted(spec.plan())
+    root = ResultsRoot(folder / "together")
     records = run_study(spec, root, worker.at(root), Remembers()).records
-    worker.close()
-
     completed = [r for r in records if r.result.status is TrialStatus.COMPLETED]
-    assert len(completed) == 31
-    assert len({r.result.weights_key for r in completed}) == 24
+    weights = {r.result.weights_key for r in completed}
     folders = {p.name for p in root.trainings.iterdir() if (p / "adapters").is_dir()}
-    assert len(folders) == 21
     assert folders == {r.result.training_key for r in completed}
+    assert Counted(len(completed), len(weights), len(folders)) == expected
+    assert_no_step_was_trained_twice(root, completed)
 
-    # No step was trained twice: what each training's attempts trained is its longest budget.
+    by_id = {p.trial_id: p for p in spec.plan()}
+    # Trials with equal weights differ in nothing that is trained: one of them is enough.
+    for record in {r.result.weights_key: r for r in reversed(completed)}.values():
+        assert_as_if_run_alone(by_id[record.trial_id], record, root, folder / record.trial_id)
+
+
+def assert_no_step_was_trained_twice(root: ResultsRoot, completed: Sequence[TrialRecord]) -> None:
+    """Check that what each training's attempts trained is its longest budget."""
     longest: Counter[str] = Counter()
     for record in completed:
         key = record.result.training_key
@@ -87,30 +97,49 @@ def test_31_configurations_are_24_weights_in_21_trainings_each_as_if_run_alone(
                 trained += line["step"] - at
         assert trained == steps, key
 
-    # Those of the sliced vocabulary come first, whose base is another one.
-    completed.sort(key=lambda r: not r.parameters.get("use_english_only_tokens", False))
-    by_id = {p.trial_id: p for p in plan}
-    known: dict[str, Path] = {}
-    for record in completed:
-        config = by_id[record.trial_id].config
-        key = record.result.weights_key
-        if key in known or len(known) == num_alone:
-            continue
-        alone = ResultsRoot(tmp_path / key)
-        known[key] = alone.root
-        request = TrialRequest(
-            config=config,
-            folder=alone.study("alone").trial(record.trial_id),
-            trial_id=record.trial_id,
-            parameters=record.parameters,
-            weights=Focus.BALANCED.weights,
-        )
-        expected = run_trial(request, alone)
-        assert dataclasses.asdict(record.result) == dataclasses.asdict(expected.result)
-        tensors = "adapter_model.safetensors"
-        step, training = record.result.step, record.result.training_key
-        together = root.training(training).adapter(step) / tensors
-        assert (
-            together.read_bytes() == (alone.training(training).adapter(step) / tensors).read_bytes()
-        )
-    assert len(known) == num_alone
+
+def assert_as_if_run_alone(
+    proposal: Proposal, record: TrialRecord, root: ResultsRoot, folder: Path
+) -> None:
+    alone = ResultsRoot(folder)
+    request = TrialRequest(
+        config=proposal.config,
+        folder=alone.study("alone").trial(record.trial_id),
+        trial_id=record.trial_id,
+        parameters=record.parameters,
+        weights=Focus.BALANCED.weights,
+    )
+    expected = run_trial(request, alone)
+    assert dataclasses.asdict(record.result) == dataclasses.asdict(expected.result)
+    key, step = record.result.training_key, record.result.step
+    together, by_itself = (
+        place.training(key).adapter(step) / "adapter_model.safetensors" for place in (root, alone)
+    )
+    assert together.read_bytes() == by_itself.read_bytes()
+
+
+def test_the_default_design_is_31_configurations_24_weights_and_21_trainings() -> None:
+    assert counted(design().plan()) == (31, 24, 21)
+
+
+@pytest.mark.slow
+def test_trials_that_share_weights_or_a_training_are_each_as_if_run_alone(
+    tmp_path: Path, warm_worker: WarmWorker
+) -> None:
+    # The sliced vocabulary is another base, which the worker has to load between two trials.
+    spec = design(
+        use_english_only_tokens=[True],
+        max_steps=[500, 2000],
+        gpu_tier=["t4"],
+        count_task_weight=[0.3],
+    )
+    assert counted(spec.plan()) == (6, 4, 2)
+    assert_each_as_if_run_alone(spec, tmp_path, warm_worker)
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(600)
+def test_each_trial_of_the_default_design_is_as_if_run_alone(
+    tmp_path: Path, warm_worker: WarmWorker
+) -> None:
+    assert_each_as_if_run_alone(design(), tmp_path, warm_worker)

@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from tuning.cli.main import app
@@ -51,17 +52,43 @@ def run_commands(page: Path) -> None:
         assert done.output.strip(), command
 
 
+FEW_WORDS = {"num_words": 12, "num_monitor_words": 3, "num_generated_items": 3}
+SIZED = (
+    "configs/hyperparameters/evaluation/fast.yaml",
+    "configs/hyperparameters/search_spaces/quick.yaml",
+    "examples/near_best.yaml",
+)
+"""The files that say how long trials of a page are, and how much they are asked."""
+
+
+@pytest.fixture
+def quick_checkout(checkout: Path) -> None:
+    """Have trials be short and asked few words."""
+    for path in (checkout / name for name in SIZED):
+        content = yaml.safe_load(path.read_text("utf-8"))
+        content.get("experiment", content)["evaluation_config"] = FEW_WORDS
+        if "step_scale" in content:
+            content["step_scale"] = 0.003
+        path.write_text(yaml.safe_dump(content), "utf-8")
+
+
 @pytest.mark.slow
-@pytest.mark.usefixtures("checkout")
+@pytest.mark.usefixtures("quick_checkout")
 def test_commands_of_the_readme_run_in_the_order_of_reading() -> None:
     run_commands(README)
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("checkout", "warm_studies")
+@pytest.mark.usefixtures("quick_checkout", "warm_studies")
 @pytest.mark.parametrize("page", GUIDES, ids=lambda p: p.stem)
 def test_commands_of_a_guide_run_in_the_order_of_reading(page: Path) -> None:
-    """In a worker that runs already; that of the README starts its own."""
+    run_commands(page)
+
+
+@pytest.mark.nightly
+@pytest.mark.usefixtures("checkout")
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
+def test_commands_of_a_page_run_with_the_files_that_ship(page: Path) -> None:
     run_commands(page)
 
 
@@ -105,7 +132,7 @@ def test_configurations_among_the_examples_are_valid(
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("checkout", "warm_studies")
+@pytest.mark.usefixtures("quick_checkout", "warm_studies")
 def test_the_sampler_among_the_examples_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend("examples")
     arguments = ["study", "run", "--space", "examples/near_best.yaml", "--json", "--quiet"]

@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from backend_support import Remembers, WarmWorker
+from fake_backend import FakeBackend
 from tuning import files
 from tuning.composition import load
 from tuning.errors import NotFoundError, ResultsError, UserError
@@ -27,6 +28,11 @@ from tuning.records import TrialRecord, TrialStatus
 from tuning.scoring import Focus
 from tuning.search_space import SearchSpace
 from tuning.study import StudySpec, load_study, ranking
+
+FEW_WORDS = tuple(
+    f"evaluation_config.{name}"
+    for name in ("num_words=10", "num_monitor_words=3", "num_generated_items=3")
+)
 
 
 def spec_of(base: Any, candidates: dict[str, list[Any]], **changes: Any) -> StudySpec:
@@ -51,6 +57,22 @@ def study(warm_worker: WarmWorker) -> Run:
     return run
 
 
+@pytest.fixture
+def simulated() -> Run:
+    """Return a function that runs a study to its end with trainings by a fake clock."""
+
+    def run(spec: StudySpec, root: ResultsRoot, watcher: Any = None) -> list[TrialRecord]:
+        backend = FakeBackend(root, 1)
+        try:
+            outcome = run_study(spec, root, backend, watcher or Remembers())
+        finally:
+            backend.close()
+        assert outcome.end is End.FINISHED
+        return outcome.records
+
+    return run
+
+
 def results_of(records: list[TrialRecord]) -> list[dict[str, Any]]:
     return [dataclasses.asdict(record.result) for record in records]
 
@@ -59,7 +81,7 @@ def test_a_study_records_every_trial_once_and_can_be_asked_again(
     small_config: Any, tmp_path: Path, study: Run
 ) -> None:
     root = ResultsRoot(tmp_path)
-    spec = spec_of(small_config("max_steps=4"), {"lora_r": [4, 16], "max_steps": [8]})
+    spec = spec_of(small_config("max_steps=4", *FEW_WORDS), {"lora_r": [4, 16], "max_steps": [8]})
     first = Remembers()
     records = study(spec, root, first)
     assert [r.parameters for r in records] == [{}, {}, {"lora_r": 4}, {"max_steps": 8}]
@@ -80,11 +102,11 @@ def test_a_study_records_every_trial_once_and_can_be_asked_again(
 
 
 def test_the_best_configuration_is_a_file_that_can_be_run(
-    small_config: Any, tmp_path: Path, study: Run
+    small_config: Any, tmp_path: Path, simulated: Run
 ) -> None:
     root = ResultsRoot(tmp_path)
     spec = spec_of(small_config("max_steps=4"), {"lora_r": [4]}, focus=Focus.SPELLING)
-    records = study(spec, root)
+    records = simulated(spec, root)
     best = ranking(spec, records)[0]
     path = root.best_configs / "study_best.yaml"
     chosen = next(p for p in spec.plan() if p.trial_id == best.contender.trial_ids[0])
@@ -96,7 +118,7 @@ def test_focus_changes_weights_and_what_ranks(
     small_config: Any, tmp_path: Path, study: Run
 ) -> None:
     root = ResultsRoot(tmp_path)
-    base = small_config("max_steps=4")
+    base = small_config("max_steps=4", *FEW_WORDS)
     for focus in Focus:
         spec = spec_of(base, {"lora_r": [4]}, focus=focus)
         records = study(spec.model_copy(update={"name": focus.value}), root)
@@ -131,7 +153,7 @@ def test_a_failing_trial_is_recorded_and_the_study_goes_on(
     small_config: Any, tmp_path: Path, study: Run
 ) -> None:
     root = ResultsRoot(tmp_path)
-    base = small_config("max_steps=4")
+    base = small_config("max_steps=4", *FEW_WORDS)
     words = unusable_words(tmp_path / "words.txt")
     spec = spec_of(base, {"spelling_config.word_list": [words], "lora_r": [4]})
     records = study(spec, root)
@@ -147,34 +169,66 @@ def test_a_failing_trial_is_recorded_and_the_study_goes_on(
 def test_too_many_failures_end_the_study(small_config: Any, tmp_path: Path, study: Run) -> None:
     lists = [unusable_words(tmp_path / f"{name}.txt") for name in "abc"]
     spec = spec_of(
-        small_config("max_steps=4"), {"spelling_config.word_list": lists}, max_failures=1
+        small_config("max_steps=4", *FEW_WORDS),
+        {"spelling_config.word_list": lists},
+        max_failures=1,
     )
     with pytest.raises(UserError, match="2 trials failed, at most 1 may.*b.txt"):
         study(spec, ResultsRoot(tmp_path))
 
 
 def test_a_study_of_the_same_name_with_other_settings_is_left_alone(
-    small_config: Any, tmp_path: Path, study: Run
+    small_config: Any, tmp_path: Path, simulated: Run
 ) -> None:
     root = ResultsRoot(tmp_path)
     spec = spec_of(small_config("max_steps=4"), {"lora_r": [4]})
-    study(spec, root)
+    simulated(spec, root)
     before = root.study("study").spec.read_text()
     for change in ({"seed": 5}, {"focus": Focus.TRANSFER}, {"step_scale": 0.5}):
         with pytest.raises(ResultsError, match=f"another {next(iter(change)).replace('_', ' ')}"):
-            study(spec.model_copy(update=change), root)
+            simulated(spec.model_copy(update=change), root)
     assert root.study("study").spec.read_text() == before
 
 
 def test_a_missing_study_names_those_that_exist(
-    small_config: Any, tmp_path: Path, study: Run
+    small_config: Any, tmp_path: Path, simulated: Run
 ) -> None:
     root = ResultsRoot(tmp_path)
-    study(spec_of(small_config("max_steps=4"), {"lora_r": [16]}), root)
+    simulated(spec_of(small_config("max_steps=4"), {"lora_r": [16]}), root)
     with pytest.raises(NotFoundError, match="did you mean study"):
         load_study(root, "studdy")
 
 
+class KillsTheWorker(Remembers):
+    """A watcher that kills the worker once, when a training has its first checkpoint."""
+
+    def __init__(self, root: ResultsRoot, worker: WarmWorker) -> None:
+        super().__init__()
+        self._root, self._worker, self._is_done = root, worker, False
+
+    def study_moved(self) -> None:
+        super().study_moved()
+        if not self._is_done and any(self._root.trainings.glob("*/checkpoints/step_*")):
+            self._is_done = True
+            os.kill(self._worker.pid, signal.SIGKILL)
+
+
+def test_a_killed_worker_is_replaced_and_its_training_goes_on(
+    small_config: Any, tmp_path: Path, study: Run, warm_worker: WarmWorker
+) -> None:
+    space = SearchSpace(candidates={"lora_r": [16]}, replicates_of_default=1)
+    base = small_config("max_steps=24", "transfer_eval_frequency=8", *FEW_WORDS)
+    spec = StudySpec(name="study", space=space, base=base)
+    expected = study(spec, ResultsRoot(tmp_path / "whole"))
+    root = ResultsRoot(tmp_path / "killed")
+    (record,) = study(spec, root, KillsTheWorker(root, warm_worker))
+    ends = [e for e in files.read_json_lines(root.study("study").events) if e["event"] == "ended"]
+    assert [e["how"] for e in ends] == ["killed", "returned"]
+    assert record.execution.num_attempts == 2
+    assert results_of([record]) == results_of(expected)
+
+
+@pytest.mark.nightly
 def test_a_killed_driver_loses_nothing(tmp_path: Path, small_config: Any) -> None:
     """SIGKILL to the whole program between and within trials; the ranking is the same."""
     base = small_config("max_steps=6")
@@ -253,18 +307,18 @@ def bayesian_spec(base: Any, **changes: Any) -> StudySpec:
 
 
 def test_a_bayesian_study_goes_on_as_if_it_had_not_been_stopped(
-    small_config: Any, tmp_path: Path, study: Run
+    small_config: Any, tmp_path: Path, simulated: Run
 ) -> None:
     spec = bayesian_spec(small_config("max_steps=3"))
     whole, stopped = ResultsRoot(tmp_path / "whole"), ResultsRoot(tmp_path / "stopped")
-    records = study(spec, whole)
+    records = simulated(spec, whole)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
-            study(spec, stopped, StopsAfter(3))
+            simulated(spec, stopped, StopsAfter(3))
     seen, known = load_study(stopped, "study")
     assert (seen, len(known)) == (spec, 3)
     watcher = Remembers()
-    again = study(spec, stopped, watcher)
+    again = simulated(spec, stopped, watcher)
     assert watcher.there == [True, True, True, False, False]
     assert [r.trial_id for r in again] == [r.trial_id for r in records]
     assert results_of(again) == results_of(records)
@@ -277,10 +331,10 @@ def test_a_bayesian_study_goes_on_as_if_it_had_not_been_stopped(
 
 
 def test_a_bayesian_study_learns_from_results_and_repeats_each_point_by_seed(
-    small_config: Any, tmp_path: Path, study: Run
+    small_config: Any, tmp_path: Path, simulated: Run
 ) -> None:
     spec = bayesian_spec(small_config("max_steps=3"), num_trials=2, replicates=2)
-    records = study(spec, ResultsRoot(tmp_path))
+    records = simulated(spec, ResultsRoot(tmp_path))
     # The default takes the seeds of the others too, so that they can be compared.
     assert [r.seed for r in records] == [0, 1, 0, 1, 0, 1]
     rates = [r.parameters.get("learning_rate") for r in records]
@@ -289,12 +343,12 @@ def test_a_bayesian_study_learns_from_results_and_repeats_each_point_by_seed(
 
 
 def test_a_grid_that_nobody_could_run_is_refused(
-    small_config: Any, tmp_path: Path, study: Run
+    small_config: Any, tmp_path: Path, simulated: Run
 ) -> None:
     space = SearchSpace.model_validate(
         {"strategy": "grid", "HPARAM_RANGE": {"max_steps": {"low": 1000, "high": 12000}}}
     )
     spec = StudySpec(name="study", space=space, base=small_config())
     with pytest.raises(UserError, match="at most 10,000 trials, this space makes 11,0"):
-        study(spec, ResultsRoot(tmp_path))
+        simulated(spec, ResultsRoot(tmp_path))
     assert not (tmp_path / "data").exists()

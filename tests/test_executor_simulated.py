@@ -163,6 +163,12 @@ def statuses_of(records: list[TrialRecord]) -> list[str]:
     return [record.result.status.value for record in records]
 
 
+def seeds(total: int, always: int = 1) -> list[Any]:
+    """Return the first seeds for every run, and the others for the night."""
+    rest = range(always, total)
+    return [*range(always), *(pytest.param(seed, marks=pytest.mark.nightly) for seed in rest)]
+
+
 def by_id(fates: Mapping[int, Fate]) -> Callable[[Job], Fate]:
     return lambda job: fates.get(int(job.trial_id[:4]), WELL)
 
@@ -170,20 +176,21 @@ def by_id(fates: Mapping[int, Fate]) -> Callable[[Job], Fate]:
 # --- many trials --------------------------------------------------------------------------------
 
 
-def test_two_thousand_trials_end_in_seconds_each_recorded_once(make: Make) -> None:
-    study = make(**MANY, num_trials=1998, pruning="poor_on_both")
+@pytest.mark.parametrize("num_trials", [500, pytest.param(2000, marks=pytest.mark.nightly)])
+def test_many_trials_end_in_seconds_each_recorded_once(make: Make, num_trials: int) -> None:
+    study = make(**MANY, num_trials=num_trials - 2, pruning="poor_on_both")
     clock = time.monotonic()
     outcome = study.run(8, is_cheap=True)
     assert time.monotonic() - clock < 60
     assert outcome.end is End.FINISHED
     ids = [record.trial_id for record in outcome.records]
     assert ids == [proposal.trial_id for proposal in study.spec.plan()]
-    assert len(set(ids)) == 2000
+    assert len(set(ids)) == num_trials
     assert set(study.ledger.attempts.values()) == {1}
     completed = Counter(event["trial_id"] for event in study.events_of("completed"))
     assert completed == Counter(ids)
     assert study.ledger.most_at_once == 8
-    assert study.watcher.there == [False] * 2000
+    assert study.watcher.there == [False] * num_trials
 
 
 def test_trials_of_one_training_never_run_at_once_and_train_no_step_twice(make: Make) -> None:
@@ -206,7 +213,7 @@ def test_trials_of_one_training_never_run_at_once_and_train_no_step_twice(make: 
 # --- stops, kills, deaths -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", seeds(6, always=2))
 def test_stops_at_random_moments_change_nothing(make: Make, seed: int) -> None:
     rng = random.Random(seed)
     candidates = {**RATES, "max_steps": [6, 20]}
@@ -221,7 +228,7 @@ def test_stops_at_random_moments_change_nothing(make: Make, seed: int) -> None:
     assert sorted(finished) == sorted(record.trial_id for record in found.records)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", seeds(6, always=2))
 def test_workers_that_die_and_hang_at_random_change_nothing(make: Make, seed: int) -> None:
     rng = random.Random(seed)
 
@@ -595,7 +602,7 @@ def test_a_deterministic_study_does_not_depend_on_who_was_faster(make: Make, spa
     assert found[2] == found[0]
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", seeds(4))
 @pytest.mark.parametrize("space", spaces())
 def test_a_deterministic_study_does_not_depend_on_stops(make: Make, space: str, seed: int) -> None:
     changes = {"overrides": ("max_steps=40",), "deterministic": True, **spaces()[space]}
@@ -607,7 +614,7 @@ def test_a_deterministic_study_does_not_depend_on_stops(make: Make, space: str, 
     assert found == expected
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", seeds(3))
 @pytest.mark.parametrize("pruning", ["poor_on_both", "median", "successive_halving"])
 def test_a_study_that_is_not_deterministic_comes_to_its_end_whatever_happens(
     make: Make, pruning: str, seed: int

@@ -1,31 +1,33 @@
-"""SIGKILL to driver, worker or both at random moments: nothing lost, nothing twice, equal bits."""
+"""SIGKILL and Ctrl-C to a study's processes: nothing lost, nothing twice, equal bits."""
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-from kills import SPACE, STUDY, measure, outcome, start, workers_of
+from kills import SPACE, STUDY, count_twice, measure, outcome, start, workers_of
 
 from tuning import files
+from tuning.cli.main import app
 from tuning.paths import ResultsRoot
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
-# In every run: a driver killed once (tests/test_executor.py), a trial killed three times
-# (tests/training/test_exactness.py). Five kills of a whole study take two minutes.
+# In every run: a driver killed (below), a worker killed (tests/test_executor.py), and a trial killed
+# three times (tests/training/test_exactness.py). Five kills of a whole study take two minutes.
 @pytest.mark.nightly
 def test_five_kills_lose_nothing(tmp_path: Path) -> None:
     tally = measure(tmp_path, num_kills=5, seed=5, workers=1)
@@ -41,13 +43,37 @@ def test_a_hundred_kills_lose_nothing(tmp_path: Path) -> None:
     assert (tally.lost, tally.twice, tally.different) == (0, 0, 0)
 
 
-def small_space(folder: Path) -> Path:
-    """Return the file of a space of three trials."""
-    path = folder / "space.yaml"
-    path.write_text(
-        yaml.safe_dump({**SPACE, "replicates_of_default": 2, "HPARAM_CANDIDATES": {"lora_r": [4]}})
-    )
+FEW_WORDS = {"num_words": 15, "num_monitor_words": 6, "num_generated_items": 6}
+SMALL_SPACE = {
+    **SPACE,
+    "replicates_of_default": 1,
+    "experiment": {**SPACE["experiment"], "evaluation_config": FEW_WORDS},
+    "HPARAM_CANDIDATES": {"lora_r": [4]},
+}
+"""Two trials."""
+
+
+@pytest.fixture
+def space(tmp_path: Path) -> Path:
+    path = tmp_path / "space.yaml"
+    path.write_text(yaml.safe_dump(SMALL_SPACE))
     return path
+
+
+GoesOn = Callable[[ResultsRoot], None]
+
+
+@pytest.fixture
+def go_on(space: Path, warm_studies: None) -> GoesOn:
+    """Return a function that runs the study to its end, in this process and a warm worker."""
+
+    def run(root: ResultsRoot) -> None:
+        arguments = ["study", "run", "--space", str(space), "--name", STUDY, "--quiet"]
+        arguments += ["--workers", "1", "--threads", "1", "--results-dir", str(root.root)]
+        done = CliRunner().invoke(app, arguments, catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+
+    return run
 
 
 def wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
@@ -58,8 +84,10 @@ def wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
         time.sleep(0.02)
 
 
-def test_a_second_driver_is_refused_and_takes_over_from_a_killed_one(tmp_path: Path) -> None:
-    space, root = small_space(tmp_path), ResultsRoot(tmp_path / "results")
+def test_a_second_driver_is_refused_and_takes_over_from_a_killed_one(
+    tmp_path: Path, space: Path, go_on: GoesOn
+) -> None:
+    root = ResultsRoot(tmp_path / "results")
     first = start(space, root.root, workers=1)
     wait_for(root.study(STUDY).events, first)
     second = start(space, root.root, workers=1)
@@ -80,18 +108,21 @@ def test_a_second_driver_is_refused_and_takes_over_from_a_killed_one(tmp_path: P
         orphans[0].send_signal(signal.SIGSTOP)
     first.send_signal(signal.SIGKILL)
     first.wait()
-    third = start(space, root.root, workers=1)
-    assert third.wait() == 0, third.stderr.read() if third.stderr else ""
+    go_on(root)
     gone = psutil.wait_procs(orphans, timeout=10)[0]
     assert gone == orphans
+    assert count_twice(root) == 0
 
     undisturbed = ResultsRoot(tmp_path / "undisturbed")
-    assert start(space, undisturbed.root, workers=1).wait() == 0
+    go_on(undisturbed)
     assert outcome(root) == outcome(undisturbed)
 
 
-def test_the_first_interrupt_finishes_the_step_and_the_second_stops_at_once(tmp_path: Path) -> None:
-    space, root = small_space(tmp_path), ResultsRoot(tmp_path / "results")
+@pytest.mark.usefixtures("warm_studies")
+def test_the_first_interrupt_finishes_the_step_and_the_study_is_resumed_there(
+    tmp_path: Path, space: Path
+) -> None:
+    root = ResultsRoot(tmp_path / "results")
     driver = start(space, root.root, workers=1)
     deadline = time.monotonic() + 120
     while not list(root.trainings.glob("*/progress.jsonl")):
@@ -108,16 +139,9 @@ def test_the_first_interrupt_finishes_the_step_and_the_second_stops_at_once(tmp_
     steps = [step for t in root.trainings.glob("*") for step in files.steps_of(t / "checkpoints")]
     assert len(steps) == 1
 
-    command = [sys.executable, "-m", "tuning", "study", "resume", STUDY, "--quiet"]
-    resumed = subprocess.run(
-        [*command, "--results-dir", str(root.root), "--workers", "1"],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ},
-        timeout=250,
-    )
-    assert resumed.returncode == 0, resumed.stderr
+    arguments = ["study", "resume", STUDY, "--quiet", "--results-dir", str(root.root)]
+    resumed = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert resumed.exit_code == 0, resumed.output
     starts = [
         line["step"]
         for path in root.trainings.glob("*/attempts.jsonl")

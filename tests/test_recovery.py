@@ -18,6 +18,7 @@ import yaml
 from recovery_support import HUNGRY_BATCH, Puppet
 from tuning import files
 from tuning.backends.local import LocalBackend
+from tuning.cli.main import main
 from tuning.config import ExperimentConfig
 from tuning.errors import ResultsError, UserError
 from tuning.executor import End, Outcome, run_study
@@ -529,30 +530,36 @@ def real_space() -> dict[str, Any]:
     return {**REAL_SPACE, "experiment": experiment}
 
 
+@pytest.mark.usefixtures("warm_studies")
 def test_a_full_disk_ends_a_study_in_one_clear_line_and_it_goes_on_when_there_is_room(
-    small_config: Any,
     tmp_path: Path,
-    run_program: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
     real: tuple[ResultsRoot, Backend],
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "space.yaml").write_text(yaml.safe_dump(real_space()))
-    command = ["study", "run", "--space", "space.yaml", "--name", "study", "--workers", "1"]
-    command += ["--threads", "1", "--quiet", "--results-dir", "disk"]
+    command = ["tuning", "study", "run", "--space", "space.yaml", "--name", "study", "--quiet"]
+    command += ["--workers", "1", "--threads", "1", "--results-dir", "disk"]
+    monkeypatch.setattr("sys.argv", command)
     disk = tmp_path / "disk"
     disk.mkdir()
     with mounted(disk, "-t", "tmpfs", "-o", "size=48m", "tmpfs"):
         ballast = disk / "ballast"
         # The first training fits, the second does not.
         ballast.write_bytes(b"b" * (48 * 2**20 - 1_900_000))
-        full = run_program(*command)
-        assert full.returncode == 2, full.stderr
-        assert len(full.stderr.splitlines()) == 1, full.stderr
-        assert full.stderr.startswith("tuning: cannot write ")
-        assert full.stderr.endswith(": the disk is full\n")
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        said = capsys.readouterr().err
+        assert stopped.value.code == 2, said
+        assert len(said.splitlines()) == 1, said
+        assert said.startswith("tuning: cannot write ")
+        assert said.endswith(": the disk is full\n")
         assert len(list(disk.glob("data/study/trials/*/record.json"))) == 1
         ballast.unlink()
-        done = run_program(*command)
-        assert done.returncode == 0, done.stderr
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert not ended.value.code, capsys.readouterr().err
         spec, records = load_study(ResultsRoot(disk), "study")
     root, backend = real
     expected = run_study(spec, root, backend, Silent())

@@ -13,13 +13,13 @@ from typing import Any
 
 import psutil
 import pytest
+import test_contract
 from places import RUNNER, SMALL_LIMITS
 from test_contract import *  # noqa: F403 - every test of the contract runs here again
 from test_contract import Scene
 
-from backend_support import Remembers
+from backend_support import Remembers, WarmWorker
 from tuning import files
-from tuning.backends.local import LocalBackend
 from tuning.errors import UserError
 from tuning.executor import run_study
 from tuning.grid import Proposal
@@ -132,6 +132,25 @@ def scene(
         ended += len(place.backend.poll(1.0))
 
 
+# What a station's worker process does is tested where it runs without Ray. In every run one that is
+# killed, and one that eats memory, tell that Ray passes on limits and ends.
+
+
+@pytest.mark.nightly
+def test_a_job_that_waits_for_ever_is_given_up(scene: Scene) -> None:
+    test_contract.test_a_job_that_waits_for_ever_is_given_up(scene)
+
+
+@pytest.mark.nightly
+def test_a_stopped_process_is_given_up(scene: Scene) -> None:
+    test_contract.test_a_stopped_process_is_given_up(scene)
+
+
+@pytest.mark.nightly
+def test_a_worker_that_dies_before_its_first_step_is_reported_every_time(scene: Scene) -> None:
+    test_contract.test_a_worker_that_dies_before_its_first_step_is_reported_every_time(scene)
+
+
 # --- two nodes ----------------------------------------------------------------------------------
 
 
@@ -157,6 +176,10 @@ SPACE = {
     "pruning": "none",
     "HPARAM_CANDIDATES": {"lora_r": [4, 8], "max_steps": [8, 20], "learning_rate": [5e-4, 2e-3]},
 }
+FEW_ITEMS = tuple(
+    f"evaluation_config.{name}"
+    for name in ("num_words=10", "num_monitor_words=3", "num_generated_items=3")
+)
 
 
 class KillsANode(Remembers):
@@ -174,12 +197,13 @@ class KillsANode(Remembers):
 
 @pytest.mark.slow
 def test_a_study_on_two_nodes_survives_the_death_of_one(
-    two_nodes: Any, small_config: Callable[..., Any], tmp_path: Path
+    two_nodes: Any, small_config: Callable[..., Any], tmp_path: Path, warm_worker: WarmWorker
 ) -> None:
     from tuning.backends.ray import RayBackend
 
     space = SearchSpace.model_validate(SPACE)
-    spec = StudySpec(name="study", space=space, base=small_config("max_steps=12"), num_threads=1)
+    base = small_config("max_steps=12", *FEW_ITEMS)
+    spec = StudySpec(name="study", space=space, base=base, num_threads=1)
     here = ResultsRoot(tmp_path / "here")
     here.root.mkdir()
     backend = RayBackend(here, address=two_nodes.address, num_threads=1, may_share=False)
@@ -206,9 +230,7 @@ def test_a_study_on_two_nodes_survives_the_death_of_one(
     assert len(list((tmp_path / "nodes").glob("*/data/trainings"))) == 2
 
     there = ResultsRoot(tmp_path / "there")
-    local = LocalBackend(there, [{"OMP_NUM_THREADS": "1"}])
-    expected = run_study(spec, there, local, Remembers()).records
-    local.close()
+    expected = run_study(spec, there, warm_worker.at(there), Remembers()).records
     results = [dataclasses.asdict(record.result) for record in records]
     assert results == [dataclasses.asdict(record.result) for record in expected]
     assert ranking(spec, records) == ranking(spec, expected)

@@ -261,7 +261,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path, config_file: Path) -> None:
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "tuning", "trial", "--config", str(config_file)),
-            *("--results-dir", str(root), "max_steps=5000"),
+            *("--results-dir", str(root), "max_steps=5000", "evaluation_config.num_words=10"),
         ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

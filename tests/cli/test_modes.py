@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 import yaml
 from cli_support import Program, files_below
+from typer.testing import CliRunner
 
+from tuning.cli.main import app
 from tuning.config import KEYS, value_at
 
 MODES = ("single", "grid", "sweep", "lightning")
@@ -53,12 +55,14 @@ def changed(config: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-@pytest.fixture
-def plain(program: Program, tmp_path: Path) -> dict[str, dict[str, dict[str, Any]]]:
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, dict[str, Any]]]:
     """Return what single and grid write without any option."""
+    folder = tmp_path_factory.mktemp("plain")
     for mode in ("single", "grid"):
-        assert program("--mode", mode, "--dry-run", "--config-dir", mode).returncode == 0
-    return {mode: written(tmp_path / mode) for mode in ("single", "grid")}
+        arguments = ["--mode", mode, "--dry-run", "--config-dir", str(folder / mode)]
+        assert CliRunner().invoke(app, arguments).exit_code == 0
+    return {mode: written(folder / mode) for mode in ("single", "grid")}
 
 
 @pytest.mark.parametrize("option", OPTIONS)

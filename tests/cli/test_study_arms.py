@@ -138,6 +138,9 @@ def test_a_list_without_configurations_has_no_point(
 # --- studies that train ---------------------------------------------------------------------------
 
 
+FEW_WORDS = {"num_words": 12, "num_monitor_words": 3, "num_generated_items": 9}
+
+
 def written(name: str, content: Any) -> str:
     Path(name).write_text(yaml.safe_dump(content))
     return name
@@ -146,7 +149,7 @@ def written(name: str, content: Any) -> str:
 @pytest.mark.slow
 @pytest.mark.usefixtures("warm_studies")
 def test_arms_are_trained_scored_exported_and_confirmed(program: Program) -> None:
-    config = written("small.yaml", small_mapping())
+    config = written("small.yaml", {**small_mapping(), "evaluation_config": FEW_WORDS})
     run = ("study", "run", "--config", config, "--workers", "1", "--quiet")
     done = program(*run, "--arms", "spelling,direct", "--replicates", "1", "--json")
     assert done.returncode == 0, done.stderr
@@ -176,7 +179,7 @@ def root(program: Program) -> ResultsRoot:
     """Return results with a study, first, whose trainings were simulated: another rate won."""
     raw = small_mapping()
     raw["training_config"] |= {"learning_rate": 1e-1, "max_steps": 6}
-    raw["evaluation_config"] = {"num_words": 12, "num_monitor_words": 3, "num_generated_items": 9}
+    raw["evaluation_config"] = FEW_WORDS
     space = SearchSpace(candidates={"learning_rate": [1e-3]}, replicates_of_default=1)
     root = ResultsRoot(Path("results/tuning"))
     spec = StudySpec(

@@ -15,15 +15,18 @@ from typing import Any
 import pytest
 import yaml
 from cli_support import Program, files_below
+from typer.testing import CliRunner
 
+from backend_support import WarmWorker
 from tests_support import small_mapping
 from tuning import files
+from tuning.cli.main import app
 from tuning.paths import ResultsRoot
 from tuning.scoring import calculate_transfer_score
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def study(tmp_path_factory: pytest.TempPathFactory, warm_worker: WarmWorker) -> Path:
     """Return a results root in which a study of four trials was run by the program."""
     folder = tmp_path_factory.mktemp("study")
     experiment = small_mapping()
@@ -38,18 +41,12 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "HPARAM_RANGE": {"learning_rate": {"low": 1e-4, "high": 1e-2, "scale": "log"}},
     }
     (folder / "space.yaml").write_text(yaml.safe_dump(space))
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "tuning", "study", "run", "--space", "space.yaml"),
-            *("--name", "first", "--workers", "1", "--quiet", "--results-dir", "results"),
-        ],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=250,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    arguments = ["study", "run", "--space", "space.yaml", "--name", "first", "--quiet"]
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.chdir(folder)
+        warm_worker.serve(monkeypatch)
+        done = CliRunner().invoke(app, [*arguments, "--results-dir", "results"])
+    assert done.exit_code == 0, done.output
     assert "best configuration: results/configs/first_best.yaml" in done.stdout
     return folder / "results"
 
@@ -342,7 +339,9 @@ def test_a_folder_without_studies_says_so(tmp_path: Path, program: Program) -> N
 @pytest.mark.slow
 @pytest.mark.usefixtures("warm_studies")
 def test_a_budget_ends_a_run_and_resume_goes_on(tmp_path: Path, program: Program) -> None:
-    run = ("study", "run", "--space", "quick", "--name", "q", "--workers", "1", "--quiet")
+    few = (f"evaluation_config.{name}" for name in ("num_words=10", "num_generated_items=0"))
+    run = ("study", "run", "--space", "quick", "--name", "q", "--workers", "1", "--quiet", *few)
+    run += ("--step-scale", "0.003")
     done = program(*run, "--max-time", "0.1s", "--results-dir", tmp_path / "r")
     assert done.returncode == 0
     assert "the time budget of 0.1 s is used up" in done.stderr

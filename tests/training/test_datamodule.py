@@ -25,7 +25,10 @@ def num_tokens(of: StepBatches, steps: int) -> int:
 
 
 @pytest.mark.parametrize("augmentation", [True, False])
-@pytest.mark.parametrize("band", ["easy", "medium", "hard"])
+@pytest.mark.parametrize(
+    "band",
+    ["easy", *(pytest.param(band, marks=pytest.mark.nightly) for band in ("medium", "hard"))],
+)
 def test_every_arm_trains_on_as_many_tokens(
     small_config: Callable[..., Any], band: str, augmentation: bool
 ) -> None:

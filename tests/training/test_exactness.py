@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +23,13 @@ from tuning import files
 from tuning.config import to_yaml
 from tuning.errors import ResultsError
 from tuning.evaluation.bench import Bench, load_bench
+from tuning.files import sha256_of_json
 from tuning.fingerprint import training_key
 from tuning.model.base import encodable
 from tuning.model.lora import fresh_adapter
 from tuning.model.machine import quiet_libraries
 from tuning.paths import ResultsRoot
+from tuning.records import TrialRecord, read_record
 from tuning.tasks.splits import Split
 from tuning.tasks.stream import TrainingStream
 from tuning.training.datamodule import SpellingData
@@ -34,11 +38,18 @@ from tuning.training.run import batches_of
 from tuning.training_data import training_data
 from tuning.trial import TrialRequest, run_trial
 
+Make = Callable[..., Any]
+Alone = Callable[[Any], Path]
+
 
 def run(config: Any, root: Path, name: str = "t") -> Any:
     results = ResultsRoot(root)
     folder = results.study("study").trial(name)
     return run_trial(TrialRequest(config=config, folder=folder, trial_id=name), results)
+
+
+def record_of(root: Path) -> TrialRecord:
+    return read_record(ResultsRoot(root).study("study").trial("t").record)
 
 
 def adapter(config: Any, root: Path, step: int) -> dict[str, torch.Tensor]:
@@ -50,6 +61,32 @@ def assert_same_bits(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> 
     assert a.keys() == b.keys()
     for name, tensor in a.items():
         assert torch.equal(tensor, b[name]), name
+
+
+@pytest.fixture
+def config(small_config: Any) -> Make:
+    """Return a function that builds a configuration which is asked little."""
+    sizes = ("num_words=10", "num_monitor_words=3", "num_generated_items=3")
+    few = [f"evaluation_config.{size}" for size in sizes]
+    return lambda *overrides: small_config(*few, *overrides)
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("alone")
+
+
+@pytest.fixture
+def alone(places: Path) -> Alone:
+    """Return a function that says where a configuration was run by itself, once for all tests."""
+
+    def place_of(config: Any) -> Path:
+        place = places / sha256_of_json(config.model_dump(mode="json"))
+        if not place.exists():
+            run(config, place)
+        return place
+
+    return place_of
 
 
 class Gradients(pl.Callback):
@@ -117,27 +154,26 @@ def test_gradient_does_not_depend_on_how_a_step_is_cut_into_micro_batches(
 
 
 def test_same_configuration_gives_the_same_result_section(
-    small_config: Any, tmp_path: Path
+    config: Make, alone: Alone, tmp_path: Path
 ) -> None:
-    config = small_config()
-    first, second = run(config, tmp_path / "a"), run(config, tmp_path / "b")
+    same = config()
+    first, second = record_of(alone(same)), run(same, tmp_path)
     assert dataclasses.asdict(first.result) == dataclasses.asdict(second.result)
-    assert_same_bits(adapter(config, tmp_path / "a", 12), adapter(config, tmp_path / "b", 12))
+    assert_same_bits(adapter(same, alone(same), 12), adapter(same, tmp_path, 12))
 
 
-def test_another_seed_gives_other_weights(small_config: Any, tmp_path: Path) -> None:
-    config, other = small_config(), small_config("training_config.seed=1")
-    run(config, tmp_path)
-    run(other, tmp_path, "u")
-    a, b = adapter(config, tmp_path, 12), adapter(other, tmp_path, 12)
+def test_another_seed_gives_other_weights(config: Make, alone: Alone, tmp_path: Path) -> None:
+    first, other = config(), config("training_config.seed=1")
+    run(other, tmp_path)
+    a, b = adapter(first, alone(first), 12), adapter(other, tmp_path, 12)
     assert any(not torch.equal(a[name], b[name]) for name in a)
 
 
 def test_a_short_run_is_a_prefix_of_a_long_one_whatever_the_cadence(
-    small_config: Any, tmp_path: Path
+    config: Make, tmp_path: Path
 ) -> None:
-    short = small_config("max_steps=10", "transfer_eval_frequency=3")
-    long = small_config("max_steps=20", "transfer_eval_frequency=7")
+    short = config("max_steps=10", "transfer_eval_frequency=3")
+    long = config("max_steps=20", "transfer_eval_frequency=7")
     root = ResultsRoot(tmp_path / "long")
     request = TrialRequest(
         config=long, folder=root.study("s").trial("t"), trial_id="t", budgets=frozenset({10, 20})
@@ -150,25 +186,23 @@ def test_a_short_run_is_a_prefix_of_a_long_one_whatever_the_cadence(
 
 @pytest.mark.parametrize("steps", [(8, 16), (16, 8)], ids=["extended", "shortened"])
 def test_budgets_share_one_folder_exactly(
-    small_config: Any, tmp_path: Path, steps: tuple[int, int]
+    config: Make, alone: Alone, tmp_path: Path, steps: tuple[int, int]
 ) -> None:
     for i, budget in enumerate(steps):
-        run(small_config(f"max_steps={budget}"), tmp_path / "shared", f"t{i}")
+        run(config(f"max_steps={budget}"), tmp_path / "shared", f"t{i}")
     for budget in steps:
-        config = small_config(f"max_steps={budget}")
-        run(config, tmp_path / f"alone{budget}")
+        one = config(f"max_steps={budget}")
         assert_same_bits(
-            adapter(config, tmp_path / "shared", budget),
-            adapter(config, tmp_path / f"alone{budget}", budget),
+            adapter(one, tmp_path / "shared", budget), adapter(one, alone(one), budget)
         )
     trainings = ResultsRoot(tmp_path / "shared").trainings
     assert len([p for p in trainings.iterdir() if not p.name.startswith("base_")]) == 1
 
 
-def test_a_finished_trial_trains_nothing_again(small_config: Any, tmp_path: Path) -> None:
-    config = small_config()
-    first = run(config, tmp_path)
-    again = run(config, tmp_path)
+def test_a_finished_trial_trains_nothing_again(config: Make, alone: Alone) -> None:
+    finished = config()
+    first = record_of(alone(finished))
+    again = run(finished, alone(finished))
     assert again.execution.train_seconds == 0
     assert dataclasses.asdict(again.result) == dataclasses.asdict(first.result)
     assert again.execution.num_trained_tokens == first.execution.num_trained_tokens > 0
@@ -197,56 +231,58 @@ def kill_when(config_file: Path, root: Path, progress: Path, num_lines: int) -> 
     process.wait()
 
 
-def test_a_trial_killed_three_times_ends_like_one_that_was_not(
-    small_config: Any, tmp_path: Path
+@pytest.mark.parametrize("kills", [(3,), pytest.param((1, 3, 6), marks=pytest.mark.nightly)])
+def test_a_trial_that_was_killed_ends_like_one_that_was_not(
+    config: Make, alone: Alone, tmp_path: Path, kills: tuple[int, ...]
 ) -> None:
-    config = small_config("max_steps=24")
-    whole = run(config, tmp_path / "whole")
+    """Killed when its progress has so many lines."""
+    long = config("max_steps=24")
+    whole = record_of(alone(long))
     config_file = tmp_path / "config.yaml"
-    config_file.write_text(to_yaml(config))
+    config_file.write_text(to_yaml(long))
     root = ResultsRoot(tmp_path / "killed")
-    progress = root.training(training_key(config)).progress
-    for num_lines in (1, 3, 6):
+    progress = root.training(training_key(long)).progress
+    for num_lines in kills:
         kill_when(config_file, root.root, progress, num_lines)
-    resumed = run(config, root.root)
+    resumed = run(long, root.root)
     assert json.dumps(dataclasses.asdict(resumed.result)) == json.dumps(
         dataclasses.asdict(whole.result)
     )
-    assert_same_bits(adapter(config, root.root, 24), adapter(config, tmp_path / "whole", 24))
-    unbroken = ResultsRoot(tmp_path / "whole").training(training_key(config)).progress
+    assert_same_bits(adapter(long, root.root, 24), adapter(long, alone(long), 24))
+    unbroken = ResultsRoot(alone(long)).training(training_key(long)).progress
     assert lines(progress) == lines(unbroken)
-    assert resumed.execution.num_attempts == 4
+    assert resumed.execution.num_attempts == len(kills) + 1
 
 
 @pytest.mark.parametrize("name", ["tensors.safetensors", "tree.json", "sha256.txt"])
 def test_a_damaged_checkpoint_is_set_aside_and_the_result_is_exact(
-    small_config: Any, tmp_path: Path, name: str
+    config: Make, alone: Alone, tmp_path: Path, name: str
 ) -> None:
-    short, long = small_config("max_steps=8"), small_config("max_steps=12")
-    run(short, tmp_path / "damaged")
-    folder = ResultsRoot(tmp_path / "damaged").training(training_key(short))
+    short, long = config("max_steps=8"), config("max_steps=12")
+    place = Path(shutil.copytree(alone(short), tmp_path / "damaged"))
+    folder = ResultsRoot(place).training(training_key(short))
     damaged = folder.checkpoint(8) / name
     damaged.write_bytes(damaged.read_bytes()[:-3])
-    run(long, tmp_path / "damaged", "u")
-    run(long, tmp_path / "clean")
-    assert_same_bits(adapter(long, tmp_path / "damaged", 12), adapter(long, tmp_path / "clean", 12))
+    run(long, place, "u")
+    assert_same_bits(adapter(long, place, 12), adapter(long, alone(long), 12))
     assert "damaged" in folder.log.read_text()
 
 
-def test_a_folder_of_another_base_is_not_continued(small_config: Any, tmp_path: Path) -> None:
-    config = small_config("max_steps=4")
-    run(config, tmp_path)
-    folder = ResultsRoot(tmp_path).training(training_key(config))
+def test_a_folder_of_another_base_is_not_continued(
+    config: Make, alone: Alone, tmp_path: Path
+) -> None:
+    short = config("max_steps=4")
+    place = Path(shutil.copytree(alone(short), tmp_path / "other"))
+    folder = ResultsRoot(place).training(training_key(short))
     identity = files.read_json(folder.identity)
     files.write_json(folder.identity, {**identity, "weights": "0" * 64})
     with pytest.raises(ResultsError, match="begun with another weights"):
-        run(small_config("max_steps=8"), tmp_path, "u")
+        run(config("max_steps=8"), place, "u")
 
 
-def test_checkpoints_hold_no_pickle_and_no_frozen_weight(small_config: Any, tmp_path: Path) -> None:
-    config = small_config("max_steps=4")
-    run(config, tmp_path)
-    folder = ResultsRoot(tmp_path).training(training_key(config)).root
+def test_checkpoints_hold_no_pickle_and_no_frozen_weight(config: Make, alone: Alone) -> None:
+    short = config("max_steps=4")
+    folder = ResultsRoot(alone(short)).training(training_key(short)).root
     endings = {path.suffix for path in folder.rglob("*") if path.is_file()}
     assert endings <= {".safetensors", ".json", ".jsonl", ".yaml", ".parquet", ".txt", ".md", ""}
     tensors = load_file(folder / "checkpoints" / "step_4" / "tensors.safetensors")

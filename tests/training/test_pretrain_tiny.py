@@ -12,9 +12,17 @@ from transformers import AutoModelForCausalLM
 from tuning.errors import ConfigError, ModelError
 from tuning.fingerprint import embedded_weights_hash
 from tuning.model.base import load_base
-from tuning.model.tiny import choose_vocabulary, tiny_card, tiny_folder, tiny_tokenizer, tiny_words
+from tuning.model.tiny import (
+    TinyVocabulary,
+    choose_vocabulary,
+    tiny_card,
+    tiny_folder,
+    tiny_tokenizer,
+    tiny_words,
+)
 from tuning.tasks.splits import Split, split_words
 from tuning.tasks.words import benchmark_stems, is_word, keyed_rng, stems
+from tuning.training import pretrain_tiny
 from tuning.training.pretrain_tiny import (
     PretrainingSettings,
     PretrainingWords,
@@ -59,8 +67,15 @@ def test_study_words_are_never_spelled_or_asked_in_pretraining() -> None:
     assert set(kinds) == {"join", "put", "first", "last", "contains", "repeat"}
 
 
-def test_the_shipped_words_and_tokens_are_those_that_the_rules_choose() -> None:
-    chosen = choose_vocabulary(every_template_filled())
+@pytest.fixture(scope="module")
+def chosen() -> TinyVocabulary:
+    """Return what the rules choose; they take seconds."""
+    return choose_vocabulary(every_template_filled())
+
+
+def test_the_shipped_words_and_tokens_are_those_that_the_rules_choose(
+    chosen: TinyVocabulary,
+) -> None:
     assert chosen.words == tiny_words()
     assert list(chosen.kept_ids) == tiny_card()["kept_ids"]
 
@@ -91,7 +106,10 @@ def test_batches_and_first_weights_repeat() -> None:
 
 
 @pytest.mark.slow
-def test_pretraining_writes_a_model_that_loads(tmp_path: Path) -> None:
+def test_pretraining_writes_a_model_that_loads(
+    tmp_path: Path, chosen: TinyVocabulary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pretrain_tiny, "choose_vocabulary", lambda texts: chosen)
     losses: list[float] = []
     settings = PretrainingSettings(num_steps=4, warmup_steps=2, batch_size=8)
     pretrain(tmp_path, settings, lambda step, loss: losses.append(loss))

@@ -75,6 +75,9 @@ def strata_of(
         spread: Between seeds, by task and reading, for a configuration with one seed.
     """
     words_N, names = pd.factorize(before["word"])
+    answered = {r: [_numbers(frame, r) for frame in (before, *after)] for r in (STRICT, CHOICE)}
+    # Rows are picked again and again, which Arrow's texts make slow.
+    before = before.astype(object)
     found = []
     for task in EVALUATED_TASKS:
         of_task = before[before["task"] == task.value]
@@ -88,7 +91,7 @@ def strata_of(
                 if num_words < MIN_WORDS or len(places) == len(of_task) or value == "":
                     continue
                 asked = before.loc[places]
-                gains = _gains(before, after, places, words_N, len(names))
+                gains = _gains(answered, places, words_N, len(names))
                 baseline = None if baseline_of is None else baseline_of(asked)
                 where = (label, task.value, column, str(value))
                 found.append(_stratum(where, gains, asked, spread, baseline))
@@ -96,17 +99,15 @@ def strata_of(
 
 
 def _gains(
-    before: pd.DataFrame,
-    after: Sequence[pd.DataFrame],
+    answered: Mapping[str, Sequence[np.ndarray]],
     places: np.ndarray,
     words_N: np.ndarray,
     num_words: int,
 ) -> dict[str, list[Run]]:
     """Return the gains of each seed on some items, in each reading that they have."""
     found = {}
-    for reading in (STRICT, CHOICE):
-        base_N = _numbers(before, reading)[places]
-        tuned = [_numbers(frame, reading)[places] for frame in after]
+    for reading, answers in answered.items():
+        base_N, *tuned = (values[places] for values in answers)
         if not any(np.isnan(values).any() for values in (base_N, *tuned)):
             found[reading] = [
                 mean_of_items(values - base_N, words_N[places], num_words) for values in tuned

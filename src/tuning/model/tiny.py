@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import string
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -118,8 +119,9 @@ def _words_of_shared_pieces(spaced: list[list[int]], pieces: list[set[int]]) -> 
     """Return indices of words of several pieces, each of which occurs in enough of these words."""
     chosen = [i for i, ids in enumerate(spaced) if len(ids) >= 2]
     while True:
-        words_with = Counter(token for i in chosen for token in pieces[i])
-        kept = [i for i in chosen if all(words_with[t] >= MIN_WORDS_PER_PIECE for t in pieces[i])]
+        words_with = Counter(itertools.chain.from_iterable(pieces[i] for i in chosen))
+        rare = {token for token, count in words_with.items() if count < MIN_WORDS_PER_PIECE}
+        kept = [i for i in chosen if rare.isdisjoint(pieces[i])]
         if len(kept) == len(chosen):
             return kept
         chosen = kept

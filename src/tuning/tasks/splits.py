@@ -5,8 +5,9 @@ The split of a word is the same for every task, model, seed and study.
 
 from __future__ import annotations
 
+import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 
 from tuning.tasks.words import SubjectWords, stems
@@ -43,7 +44,8 @@ def split_words(words: Sequence[str]) -> dict[Split, tuple[str, ...]]:
     return {split: tuple(part) for split, part in parts.items()}
 
 
-def split_subjects(words: SubjectWords) -> dict[Split, SubjectWords]:
+@functools.lru_cache(maxsize=2)
+def split_subjects(words: SubjectWords) -> Mapping[Split, SubjectWords]:
     """Sort real and made-up words into the three splits."""
     real, pseudo = split_words(words.real), split_words(words.pseudo)
     return {split: SubjectWords(real[split], pseudo[split]) for split in Split}
