@@ -56,27 +56,37 @@ def plant(root: ResultsRoot, num_trials: int) -> None:
     )
 
 
+def measure(num_trials: int) -> dict[str, float]:
+    """Return what the report of a study costs: seconds, processor seconds, GiB, and MiB of page."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = ResultsRoot(Path(folder))
+        plant(root, num_trials)
+        before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+        clock = time.monotonic()
+        command = ("-m", "tuning", "report", "planted", "--quiet", "--results-dir", folder)
+        subprocess.run([sys.executable, *command], check=True, stdout=subprocess.DEVNULL)
+        seconds = time.monotonic() - clock
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return {
+            "seconds": seconds,
+            "processor_seconds": used.ru_utime - before,
+            "gib": used.ru_maxrss / 2**20,
+            "page_mib": (root.reports / "planted.html").stat().st_size / 2**20,
+        }
+
+
 def main() -> None:
     """Print seconds, memory and size."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, nargs="+", default=[31, 100, 1000])
     for num_trials in parser.parse_args().trials:
-        with tempfile.TemporaryDirectory() as folder:
-            root = ResultsRoot(Path(folder))
-            plant(root, num_trials)
-            before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
-            clock = time.monotonic()
-            command = ("-m", "tuning", "report", "planted", "--quiet", "--results-dir", folder)
-            subprocess.run([sys.executable, *command], check=True, stdout=subprocess.DEVNULL)
-            seconds = time.monotonic() - clock
-            used = resource.getrusage(resource.RUSAGE_CHILDREN)
-            page = root.reports / "planted.html"
-            print(
-                f"{num_trials} trials: analysis and report {seconds:.1f} s "
-                f"(processor {used.ru_utime - before:.1f} s), at most {used.ru_maxrss / 2**20:.2f} "
-                f"GiB, page {page.stat().st_size / 2**20:.2f} MiB",
-                flush=True,
-            )
+        cost = measure(num_trials)
+        print(
+            f"{num_trials} trials: analysis and report {cost['seconds']:.1f} s "
+            f"(processor {cost['processor_seconds']:.1f} s), at most {cost['gib']:.2f} GiB, "
+            f"page {cost['page_mib']:.2f} MiB",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def plan() -> list[Any]:
 
 def storage_at(folder: Path) -> Any:
     """Return a SQLite storage with heartbeat and retry."""
-    import optuna  # noqa: TID251 - the peer
+    import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore")
@@ -54,7 +54,7 @@ def storage_at(folder: Path) -> Any:
 
 def drive(folder: Path) -> None:
     """Optimize until every enqueued trial is complete."""
-    import optuna  # noqa: TID251 - the peer
+    import optuna
 
     from tuning.paths import ResultsRoot
     from tuning.trial import TrialRequest, run_trial
@@ -101,7 +101,7 @@ def drive(folder: Path) -> None:
 
 def report(folder: Path, num_kills: int, seconds: float) -> dict[str, Any]:
     """Return what the storage says, and how many steps were trained for it."""
-    import optuna  # noqa: TID251 - the peer
+    import optuna
 
     from tuning import files
 

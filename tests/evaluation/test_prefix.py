@@ -12,13 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tuning.config import LoraConfig
-from tuning.evaluation import generation, prefix
+from tuning.evaluation import generation
 from tuning.evaluation.bench import Bench
 from tuning.evaluation.certificate import certify
 from tuning.evaluation.generation import greedy_texts
-from tuning.evaluation.one_pass import answer_hidden, largest_difference
-from tuning.evaluation.prefix import MIN_PREFIX_TOKENS, common_length, prefix_groups, read_prefix
+from tuning.evaluation.one_pass import largest_difference
+from tuning.model import prefix
 from tuning.model.lora import fresh_adapter
+from tuning.model.packing import answer_states, pack
+from tuning.model.prefix import MIN_PREFIX_TOKENS, common_length, prefix_groups, read_prefix
 from tuning.model.tokenizer import EncodedItem
 from tuning.tasks.items import Item
 from tuning.tasks.prompts import Prompting, prompted
@@ -114,9 +116,9 @@ def test_hidden_states_with_a_prefix_are_those_without(bench: Bench) -> None:
         for rows, begun in with_prefix(bench, items, encoded):
             whole = [encoded[i] for i in rows]
             rest = [EncodedItem(row.prompt[begun.length :], row.answer) for row in whole]
-            expected, lengths = answer_hidden(network, whole)
-            hidden, same_lengths = answer_hidden(network, rest, begun)
-            assert lengths == same_lengths == [len(row.answer) for row in whole]
+            expected = answer_states(network, pack(whole, together=False))
+            hidden = answer_states(network, pack(rest), begun)
+            assert len(hidden) == sum(len(row.answer) for row in whole)
             torch.testing.assert_close(hidden, expected, rtol=0, atol=1e-4)
 
 
@@ -127,8 +129,8 @@ def test_a_prefix_may_be_read_again_and_again(small_bench: Bench) -> None:
     with torch.inference_mode():
         rows, begun = with_prefix(small_bench, items, encoded)[0]
         rest = [EncodedItem(encoded[i].prompt[begun.length :], encoded[i].answer) for i in rows]
-        first, _ = answer_hidden(small_bench.base.network, rest, begun)
-        again, _ = answer_hidden(small_bench.base.network, rest, begun)
+        first = answer_states(small_bench.base.network, pack(rest), begun)
+        again = answer_states(small_bench.base.network, pack(rest), begun)
     assert torch.equal(first, again)
     assert {keys.shape[:1] + keys.shape[2:3] for keys, _ in begun.layers} == {(1, begun.length)}
 

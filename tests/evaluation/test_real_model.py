@@ -12,11 +12,11 @@ from bench_support import disturb
 from tuning.config import EvaluationConfig, LoraConfig
 from tuning.evaluation.bench import Bench, new_bench
 from tuning.evaluation.certificate import certify
-from tuning.evaluation.prefix import prefix_groups
 from tuning.evaluation.stored import evaluate_adapter
 from tuning.model.base import subject_words
 from tuning.model.hub import fetch, local_folder
 from tuning.model.lora import fresh_adapter, save_adapter
+from tuning.model.prefix import prefix_groups
 from tuning.paths import ResultsRoot
 from tuning.tasks.prompts import Prompting, prompted
 from tuning.tasks.splits import Split, split_subjects

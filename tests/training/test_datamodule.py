@@ -13,11 +13,11 @@ from tuning.training.datamodule import StepBatches
 from tuning.training_data import training_data
 
 
-def batches(config: Any, accumulation: int = 4) -> StepBatches:
+def batches(config: Any, num_passes: int = 4) -> StepBatches:
     tokenizer = tokenizer_of("tiny")
     words = split_subjects(subject_words("tiny"))[Split.TRAIN]
     data = training_data(config, words, tokenizer.count_tokens, lambda w: encodable(w, tokenizer))
-    return StepBatches(data.stream, tokenizer, 32 // accumulation, accumulation)
+    return StepBatches(data.stream, tokenizer, 32, num_passes)
 
 
 def num_tokens(of: StepBatches, steps: int) -> int:
@@ -56,15 +56,18 @@ def test_rows_added_to_the_direct_arm_ask_about_the_words_of_their_step(
 
 
 @pytest.mark.parametrize("arm", ["spelling", "direct"])
-@pytest.mark.parametrize("accumulation", [1, 2, 4, 8, 16, 32])
-def test_a_step_has_as_many_micro_batches_as_gradients_are_summed(
-    small_config: Callable[..., Any], arm: str, accumulation: int
+@pytest.mark.parametrize("num_passes", [1, 2, 4, 8, 16, 32])
+def test_a_step_is_cut_into_as_many_micro_batches_as_asked_for(
+    small_config: Callable[..., Any], arm: str, num_passes: int
 ) -> None:
-    of = batches(small_config(f"arm={arm}"), accumulation)
+    of = batches(small_config(f"arm={arm}"), num_passes)
     parts = of.step(0)
-    assert len(parts) == accumulation
-    assert sum(len(part.ids_BT) for part in parts) == len(of.rows(0))
-    sizes = {len(part.ids_BT) for part in parts}
+    assert len(parts) == num_passes
+    # Each answer ends once.
+    sizes = [int((part.target_A == of.tokenizer.end_ids[0]).sum()) for part in parts]
+    assert sum(sizes) == len(of.rows(0))
     assert max(sizes) - min(sizes) <= 1
     answer_tokens = sum(len(part.target_A) for part in parts)
     assert {int(part.num_step_tokens) for part in parts} == {answer_tokens}
+    tokens = sum(len(row.prompt) + len(row.answer) for row in of.rows(0))
+    assert sum(int(part.num_tokens) for part in parts) == tokens

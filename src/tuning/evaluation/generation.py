@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from tuning.evaluation.prefix import MIN_PREFIX_TOKENS, MIN_ROWS, common_length, read_prefix
 from tuning.model.base import device_of
+from tuning.model.prefix import MIN_PREFIX_TOKENS, MIN_ROWS, common_length, read_prefix
 from tuning.model.tokenizer import EncodedItem, TextTokenizer
 
 ROWS_AT_ONCE = 256

@@ -10,7 +10,7 @@ for real.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -21,8 +21,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from tuning.evaluation.generation import cached_answer_logits, greedy_texts
-from tuning.evaluation.prefix import Prefix, prefix_groups
 from tuning.model.base import BaseModel, device_of
+from tuning.model.packing import Packed, answer_states, on, pack, packed_batches
+from tuning.model.prefix import Prefix, prefix_groups
 from tuning.model.tokenizer import EncodedItem, TextTokenizer
 from tuning.tasks.items import Item
 from tuning.tasks.suite import Suite, choices_of
@@ -65,6 +66,8 @@ class OnePassScorer:
     tokenizer: TextTokenizer
     margin: float
     """Decisions closer than this are decoded for real; in logits."""
+    packs: bool = True
+    """Whether several rows may share a sequence."""
 
     @classmethod
     def for_base(cls, base: BaseModel, items: Sequence[Item]) -> OnePassScorer:
@@ -75,8 +78,9 @@ class OnePassScorer:
             items: Items to measure with.
         """
         sample = sample_of(items, CALIBRATION_ITEMS)
-        difference = largest_difference(base.network, sample, base.tokenizer.encode_items(sample))
-        return cls(base.network, base.tokenizer, MARGIN_FACTOR * difference)
+        encoded = base.tokenizer.encode_items(sample)
+        difference = largest_difference(base.network, sample, encoded, packs=base.packs)
+        return cls(base.network, base.tokenizer, MARGIN_FACTOR * difference, base.packs)
 
     def score(
         self, suite: Suite, on_progress: OnProgress = lambda done, total: None
@@ -108,13 +112,13 @@ class OnePassScorer:
     ) -> list[AnswerReading]:
         """Return the reading of each item, from one pass over prompt and gold answer."""
         readings: dict[int, AnswerReading] = {}
-        choice_ids = {str(i.task): self._choice_ids(str(i.task)) for i in items}
+        choice_ids = {task: self._choice_ids(task) for task in {str(item.task) for item in items}}
         for rows, prefix in prefix_groups(self.network, items, encoded):
             rest = [_without(prefix, encoded[i]) for i in rows]
-            for picks in batches_by_length(rest):
+            for picks, packed in packed_batches(rest, BATCH_TOKENS, together=self.packs):
                 batch = [rest[i] for i in picks]
                 choices = [choice_ids[str(items[rows[i]].task)] for i in picks]
-                read = read_batch(self.network, batch, choices, prefix)
+                read = read_batch(self.network, batch, packed, choices, prefix)
                 readings.update(zip((rows[i] for i in picks), read, strict=True))
                 on_progress(len(readings), len(items))
         return [readings[i] for i in range(len(items))]
@@ -164,6 +168,7 @@ def _without(prefix: Prefix | None, row: EncodedItem) -> EncodedItem:
 def read_batch(
     network: PreTrainedModel,
     rows: Sequence[EncodedItem],
+    packed: Packed,
     choices: Sequence[Sequence[int]],
     prefix: Prefix | None = None,
 ) -> list[AnswerReading]:
@@ -171,11 +176,13 @@ def read_batch(
 
     Args:
         network: Causal model.
-        rows: Prompts and gold answers, of similar length.
+        rows: Prompts and gold answers; where there is a prefix, without it.
+        packed: The same, as they pass through the model.
         choices: For each row the token ids to choose from as its first answer token, or none.
         prefix: What stands before every row, already read.
     """
-    hidden_AD, lengths = answer_hidden(network, rows, prefix)
+    hidden_AD = answer_states(network, on(packed, device_of(network)), prefix)
+    lengths = [len(row.answer) for row in rows]
     starts = np.cumsum([0, *lengths[:-1]])
     gold_A = np.concatenate([row.answer for row in rows])
     predicted_A, gap_A = _largest_logits(network, hidden_AD)
@@ -218,52 +225,6 @@ def _choose(
     return chosen
 
 
-def batches_by_length(
-    encoded: Sequence[EncodedItem], batch_tokens: int = BATCH_TOKENS
-) -> Iterator[list[int]]:
-    """Yield indices of rows of similar length, longest first, at most `batch_tokens` a batch."""
-    lengths = [len(row.prompt) + len(row.answer) for row in encoded]
-    order = sorted(range(len(encoded)), key=lambda i: (-lengths[i], i))
-    start = 0
-    while start < len(order):
-        rows = max(1, batch_tokens // lengths[order[start]])
-        yield order[start : start + rows]
-        start += rows
-
-
-def answer_hidden(
-    network: PreTrainedModel, rows: Sequence[EncodedItem], prefix: Prefix | None = None
-) -> tuple[Tensor, list[int]]:
-    """Return the hidden state that predicts each answer token.
-
-    Args:
-        network: Causal model; rows are padded on the right, where causal attention never looks.
-        rows: Prompts and answers; where there is a prefix, without it.
-        prefix: What stands before every row, already read.
-
-    Returns:
-        States of all rows' answer tokens one after the other, shape (A, D), and the number of
-        answer tokens of each row.
-    """
-    lengths = [len(row.answer) for row in rows]
-    width = max(len(row.prompt) + len(row.answer) for row in rows) - 1
-    ids_BT = torch.zeros((len(rows), width), dtype=torch.long)
-    at_row: list[int] = []
-    at_token: list[int] = []
-    for i, row in enumerate(rows):
-        ids = (row.prompt + row.answer)[:-1]
-        ids_BT[i, : len(ids)] = torch.tensor(ids)
-        first = len(row.prompt) - 1
-        at_row += [i] * len(row.answer)
-        at_token += range(first, first + len(row.answer))
-    hidden_BTD = network.get_decoder()(
-        input_ids=ids_BT.to(device_of(network)),
-        past_key_values=prefix.repeated(len(rows)) if prefix else None,
-        use_cache=prefix is not None,
-    ).last_hidden_state
-    return hidden_BTD[at_row, at_token], lengths
-
-
 def head_logits(network: PreTrainedModel, hidden_AD: Tensor) -> Tensor:
     """Return logits in fp32, the head included, whatever the type of the model."""
     head = network.get_output_embeddings()
@@ -273,15 +234,21 @@ def head_logits(network: PreTrainedModel, hidden_AD: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def largest_difference(
-    network: PreTrainedModel, items: Sequence[Item], encoded: Sequence[EncodedItem]
+    network: PreTrainedModel,
+    items: Sequence[Item],
+    encoded: Sequence[EncodedItem],
+    *,
+    packs: bool = True,
 ) -> float:
     """Return the largest difference of a logit between one pass and cached decoding."""
     largest, largest_logit = 0.0, 0.0
     for indices, prefix in prefix_groups(network, items, encoded):
-        rows = sorted((encoded[i] for i in indices), key=lambda r: len(r.prompt) + len(r.answer))
-        hidden_AD, lengths = answer_hidden(network, [_without(prefix, r) for r in rows], prefix)
+        rows = [encoded[i] for i in indices]
+        packed = pack([_without(prefix, row) for row in rows], together=packs)
+        hidden_AD = answer_states(network, on(packed, device_of(network)), prefix)
         one_pass_AV = head_logits(network, hidden_AD).cpu()
         largest_logit = max(largest_logit, float(one_pass_AV.abs().max()))
+        lengths = [len(row.answer) for row in rows]
         for row, logits_AV in zip(rows, torch.split(one_pass_AV, lengths), strict=True):
             difference = (cached_answer_logits(network, row) - logits_AV).abs().max()
             largest = max(largest, float(difference))

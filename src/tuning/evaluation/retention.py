@@ -14,14 +14,10 @@ from peft import PeftModel
 from torch import Tensor
 
 from tuning.errors import DroppedTokenError
-from tuning.evaluation.one_pass import (
-    HEAD_ELEMENTS,
-    answer_hidden,
-    batches_by_length,
-    head_logits,
-)
+from tuning.evaluation.one_pass import BATCH_TOKENS, HEAD_ELEMENTS, head_logits
 from tuning.measures import Drift
-from tuning.model.base import BaseModel
+from tuning.model.base import BaseModel, device_of
+from tuning.model.packing import answer_states, on, packed_batches
 from tuning.model.tokenizer import EncodedItem
 from tuning.tasks.replay import replay_item
 from tuning.tasks.suite import SUITE_SEED
@@ -65,12 +61,12 @@ def retention_text() -> str:
 @torch.inference_mode()
 def _drift(base: BaseModel, adapted: PeftModel, rows: Sequence[EncodedItem]) -> Drift:
     sums = torch.zeros(3, dtype=torch.float64)
-    for picks in batches_by_length(rows):
-        batch = [rows[i] for i in picks]
-        gold_A: Tensor = torch.tensor([token for row in batch for token in row.answer])
+    for picks, packed in packed_batches(rows, BATCH_TOKENS, together=base.packs):
+        gold_A: Tensor = torch.tensor([token for i in picks for token in rows[i].answer])
+        here = on(packed, device_of(base.network))
         with adapted.disable_adapter():
-            before_AD, _ = answer_hidden(base.network, batch)
-        after_AD, _ = answer_hidden(base.network, batch)
+            before_AD = answer_states(base.network, here)
+        after_AD = answer_states(base.network, here)
         size = max(1, HEAD_ELEMENTS // base.network.get_output_embeddings().weight.shape[0])
         for before, after, gold in zip(
             *(torch.split(t, size) for t in (before_AD, after_AD, gold_A)), strict=True

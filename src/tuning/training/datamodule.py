@@ -1,7 +1,8 @@
 """From the stream of examples to micro-batches: where a step's rows go, and what they weigh.
 
-The rows of an optimizer step depend on the seed and the step alone. Within a step they are sorted
-by length and cut into micro-batches, so that 8 x 4 and 32 x 1 see the same rows.
+The rows of an optimizer step depend on the seed and the step alone, so that 8 x 4 and 32 x 1 see
+the same ones. Within a step they are sorted and cut into micro-batches, so that
+rows that begin alike come together.
 """
 
 from __future__ import annotations
@@ -16,49 +17,31 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
+from tuning.model.packing import Packed, pack
 from tuning.model.tokenizer import EncodedItem, TextTokenizer
 from tuning.tasks.items import Item
 from tuning.tasks.stream import Arm, TrainingStream
 
-# Shapes: B rows, T tokens, A answer tokens of the micro-batch.
+# Shapes: A answer tokens of the micro-batch.
 
 
 class MicroBatch(NamedTuple):
     """Rows that pass through the model at once."""
 
-    ids_BT: Tensor
-    """Prompt and answer ids less the last one, padded on the right."""
-    row_A: Tensor
-    """Row of the position that predicts each answer token."""
-    token_A: Tensor
-    """Place of that position in its row."""
+    packed: Packed
     target_A: Tensor
     """The answer tokens."""
     num_step_tokens: Tensor
     """Answer tokens of the whole optimizer step, over all its micro-batches; a scalar."""
     num_tokens: Tensor
-    """Prompt and answer tokens of these rows, padding left out; a scalar."""
+    """Prompt and answer tokens of these rows, each row counted in full; a scalar."""
 
 
-def micro_batch(rows: Sequence[EncodedItem], num_step_tokens: int, pad_id: int) -> MicroBatch:
-    """Pad rows on the right; causal attention never looks there, so no mask is needed."""
-    width = max(len(row.prompt) + len(row.answer) for row in rows) - 1
-    ids_BT = torch.full((len(rows), width), pad_id)
-    row_A: list[int] = []
-    token_A: list[int] = []
-    target_A: list[int] = []
-    for i, row in enumerate(rows):
-        ids = (row.prompt + row.answer)[:-1]
-        ids_BT[i, : len(ids)] = torch.tensor(ids)
-        first = len(row.prompt) - 1
-        row_A += [i] * len(row.answer)
-        token_A += range(first, first + len(row.answer))
-        target_A += row.answer
+def micro_batch(rows: Sequence[EncodedItem], num_step_tokens: int, *, packs: bool) -> MicroBatch:
+    """Lay rows into as few tokens as they need."""
     return MicroBatch(
-        ids_BT,
-        torch.tensor(row_A),
-        torch.tensor(token_A),
-        torch.tensor(target_A),
+        pack(rows, together=packs),
+        torch.tensor([token for row in rows for token in row.answer]),
         torch.tensor(num_step_tokens),
         torch.tensor(_num_tokens(rows)),
     )
@@ -76,28 +59,32 @@ class StepBatches:
         stream: TrainingStream,
         tokenizer: TextTokenizer,
         batch_size: int,
-        accumulation: int,
+        num_passes: int,
+        *,
+        packs: bool = True,
     ) -> None:
         """Set the sizes.
 
         Args:
             stream: The examples.
             tokenizer: The model's.
-            batch_size: Rows of a micro-batch.
-            accumulation: Micro-batches of a step.
+            batch_size: Rows of a step.
+            num_passes: Micro-batches that they are cut into.
+            packs: Whether several rows may share a sequence.
         """
         self.stream = stream
         self.tokenizer = tokenizer
         self.batch_size = batch_size
-        self.accumulation = accumulation
+        self.num_passes = num_passes
+        self.packs = packs
 
     def rows(self, step: int) -> list[EncodedItem]:
-        """Return the rows of optimizer step `step`, counted from 0, shortest first."""
-        items = self.stream.step(step, self.batch_size * self.accumulation)
+        """Return the rows of optimizer step `step`, counted from 0; neighbours begin alike."""
+        items = self.stream.step(step, self.batch_size)
         rows = self.tokenizer.encode_items(items)
         if self.stream.arm is Arm.DIRECT:
             rows += self._rows_to_match(step, items, rows)
-        return sorted(rows, key=lambda row: len(row.prompt) + len(row.answer))
+        return sorted(rows, key=lambda row: (row.prompt, row.answer))
 
     def _rows_to_match(
         self, step: int, items: Sequence[Item], rows: Sequence[EncodedItem]
@@ -120,10 +107,10 @@ class StepBatches:
         """Return the micro-batches of optimizer step `step`, counted from 0."""
         rows = self.rows(step)
         num_tokens = sum(len(row.answer) for row in rows)
-        pad_id = self.tokenizer.end_ids[0]
-        ends = [i * len(rows) // self.accumulation for i in range(self.accumulation + 1)]
+        ends = [i * len(rows) // self.num_passes for i in range(self.num_passes + 1)]
         return [
-            micro_batch(rows[a:b], num_tokens, pad_id) for a, b in zip(ends, ends[1:], strict=False)
+            micro_batch(rows[a:b], num_tokens, packs=self.packs)
+            for a, b in zip(ends, ends[1:], strict=False)
         ]
 
     def first_hash(self) -> str:

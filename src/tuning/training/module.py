@@ -13,10 +13,11 @@ from transformers import get_scheduler
 
 from tuning.config import TrainingConfig
 from tuning.evaluation.one_pass import head_logits
+from tuning.model.packing import answer_states
 from tuning.tasks.words import keyed_rng
 from tuning.training.datamodule import MicroBatch
 
-# Shapes: B rows, T tokens, A answer tokens of the micro-batch, D hidden, V vocabulary.
+# Shapes: A answer tokens of the micro-batch, V vocabulary.
 
 
 def answer_loss_sum(network: Any, batch: MicroBatch) -> Tensor:
@@ -26,8 +27,7 @@ def answer_loss_sum(network: Any, batch: MicroBatch) -> Tensor:
         network: Causal model, any adapter already on it.
         batch: Rows of one micro-batch.
     """
-    hidden_BTD = network.get_decoder()(input_ids=batch.ids_BT, use_cache=False).last_hidden_state
-    logits_AV = head_logits(network, hidden_BTD[batch.row_A, batch.token_A])
+    logits_AV = head_logits(network, answer_states(network, batch.packed))
     return torch.nn.functional.cross_entropy(logits_AV, batch.target_A, reduction="sum")
 
 
@@ -79,6 +79,8 @@ class SpellingModule(pl.LightningModule):
         optimizer = torch.optim.AdamW(
             [p for p in self.parameters() if p.requires_grad],
             lr=settings.learning_rate,
+            # One kernel for all tensors; fused ones refuse clipping under fp16.
+            foreach=True,
             betas=(settings.adam_beta1, settings.adam_beta2),
             weight_decay=settings.weight_decay,
         )
