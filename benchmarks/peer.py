@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -125,6 +125,10 @@ class Peer:
     questions: Questions
     bf16: bool = False
     """Autocast to bf16, as `TrainingArguments.bf16` does."""
+    fresh: Callable[[str], Any] = fresh_model
+    """Gives the untouched model by its name."""
+    last_rows: list[EncodedItem] = field(default_factory=list)
+    """What the last training was given."""
     _rows: dict[str, list[EncodedItem]] = field(default_factory=dict)
 
     def train(self, config: ExperimentConfig, callback: TrainerCallback) -> Any:
@@ -132,7 +136,7 @@ class Peer:
         training, lora = config.training_config, config.lora_config
         torch.manual_seed(training.seed)
         model = get_peft_model(
-            fresh_model(config.tokenizer_config.model_name),
+            self.fresh(config.tokenizer_config.model_name),
             LoraConfig(
                 r=lora.r,
                 lora_alpha=lora.alpha,
@@ -141,7 +145,7 @@ class Peer:
                 task_type="CAUSAL_LM",
             ),
         )
-        rows = self._rows_of(config)
+        rows = self.last_rows = self._rows_of(config)
         with tempfile.TemporaryDirectory() as folder:
             trainer = Trainer(
                 model=model,

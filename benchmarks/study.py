@@ -1,8 +1,8 @@
 """The same study by us and by the peer: `python benchmarks/study.py`.
 
 Both are whole processes, started anew: ours is `tuning study run` as anyone runs it, the peer is
-`peer.run_study`. Ours also measures on the way, decodes some answers freely and measures what else
-the training did; the peer does not.
+`peer.run_study`. Both train and then ask every item once: what ours measures on the way and decodes
+freely beside is turned off, and what else the training did is measured by ours alone.
 
 How agreement is judged: the untouched model must be equally right on both sides. Trained ones see
 the same rows in the same order, but begin with another adapter and drop other numbers out, so they
@@ -104,6 +104,7 @@ def run_ours(folder: Path, arguments: argparse.Namespace, seeds: int = 1) -> dic
         *("--results-dir", str(folder / "results"), f"models={arguments.model}"),
         f"evaluation_config.num_words={arguments.words}",
         f"training_config.precision={arguments.precision}",
+        *("transfer_config.eval_frequency=100000", "evaluation_config.num_generated_items=0"),
     ]
     clock = time.perf_counter()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=folder)

@@ -44,7 +44,12 @@ class TableModel(nn.Module):
         return self.head
 
     def decode(
-        self, input_ids: Tensor, past_key_values: DynamicCache | None = None, use_cache: bool = True
+        self,
+        input_ids: Tensor,
+        past_key_values: DynamicCache | None = None,
+        use_cache: bool = True,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
     ) -> SimpleNamespace:
         cache = DynamicCache() if past_key_values is None else past_key_values
         ids_B1T1 = input_ids.double()[:, None, :, None]
@@ -55,6 +60,9 @@ class TableModel(nn.Module):
         for i, row in enumerate(rows):
             for j in range(num_new):
                 seen = row[: len(row) - num_new + j + 1]
+                if attention_mask is not None:
+                    is_seen = (attention_mask[i, 0, j] == 0).tolist()
+                    seen = [token for token, sees in zip(row, is_seen, strict=True) if sees]
                 hidden[i, j, self.place[self.next_token(seen)]] = 1.0
         return SimpleNamespace(last_hidden_state=hidden, past_key_values=cache)
 

@@ -53,7 +53,7 @@ class AskedAgainError(Exception):
 class RefusingScorer(OnePassScorer):
     """A scorer that must not be used."""
 
-    def read(self, *arguments: Any) -> NoReturn:
+    def score(self, *arguments: Any) -> NoReturn:
         raise AskedAgainError
 
 

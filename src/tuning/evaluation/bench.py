@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tuning.config import EvaluationConfig, ExperimentConfig
 from tuning.evaluation.one_pass import OnePassScorer
 from tuning.fingerprint import resolved_precision
-from tuning.measures import BaselineOf, baseline_from
+from tuning.measures import BaselineOf, baseline_from, strict_accuracies
 from tuning.model.base import BaseModel, Last, load_base, subject_words
 from tuning.tasks.baselines import LetterGuesser, fit_letter_guesser
+from tuning.tasks.items import EVALUATED_TASKS
 from tuning.tasks.splits import Split, split_subjects
 from tuning.tasks.suite import Suite, build_suite
 from tuning.tasks.words import SubjectWords
@@ -33,6 +35,17 @@ class Bench:
     baseline_of: BaselineOf
     """Word-blind accuracy on rows of predictions."""
     sizes: EvaluationConfig
+
+    def monitored(self) -> dict[str, float]:
+        """Return the strict accuracies on the monitor, with whatever adapter is on the base."""
+        items = self.monitor.items
+        tasks = [task for item in items for task in EVALUATED_TASKS if task == item.task]
+        return strict_accuracies(tasks, self.scorer.verdicts(self.monitor))
+
+    @functools.cached_property
+    def monitored_base(self) -> Mapping[str, float]:
+        """The same of the untouched model, asked once: every training begins there."""
+        return self.monitored()
 
 
 def load_bench(config: ExperimentConfig) -> Bench:

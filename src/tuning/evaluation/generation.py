@@ -85,24 +85,33 @@ def up_to_end(ids: Sequence[int], end_ids: Sequence[int]) -> list[int]:
 
 
 @torch.inference_mode()
-def cached_answer_logits(network: PreTrainedModel, row: EncodedItem) -> Tensor:
-    """Return the fp32 logits of one gold answer, computed token by token with a cache.
+def cached_answer_logits(network: PreTrainedModel, rows: Sequence[EncodedItem]) -> list[Tensor]:
+    """Return the fp32 logits of gold answers, computed token by token with a cache.
+
+    Args:
+        network: Causal model.
+        rows: Prompts of one length, so that nothing is padded before the answers.
 
     Returns:
-        Shape (answer tokens, V), on the processor.
+        For each row the shape (answer tokens, V), on the processor.
     """
     device = device_of(network)
-    head = network.get_output_embeddings()
-    decoder = network.get_decoder()
-    output = decoder(input_ids=torch.tensor([row.prompt], device=device), use_cache=True)
-    hidden = [output.last_hidden_state[0, -1]]
-    for token in row.answer[:-1]:
+    head, decoder = network.get_output_embeddings(), network.get_decoder()
+    output = decoder(
+        input_ids=torch.tensor([row.prompt for row in rows], device=device), use_cache=True
+    )
+    hidden = [output.last_hidden_state[:, -1]]
+    for place in range(max(len(row.answer) for row in rows) - 1):
+        # What follows a shorter answer is read by nobody.
+        tokens = [row.answer[min(place, len(row.answer) - 1)] for row in rows]
         output = decoder(
-            input_ids=torch.tensor([[token]], device=device),
+            input_ids=torch.tensor(tokens, device=device)[:, None],
             past_key_values=output.past_key_values,
             use_cache=True,
         )
-        hidden.append(output.last_hidden_state[0, -1])
+        hidden.append(output.last_hidden_state[:, -1])
     weight: Tensor = head.weight
-    logits_AV: Tensor = torch.nn.functional.linear(torch.stack(hidden).float(), weight.float())
-    return logits_AV.cpu()
+    return [
+        torch.nn.functional.linear(states_AD[: len(row.answer)].float(), weight.float()).cpu()
+        for row, states_AD in zip(rows, torch.stack(hidden, dim=1), strict=True)
+    ]

@@ -10,8 +10,9 @@ for real.
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -23,7 +24,7 @@ from transformers import PreTrainedModel
 from tuning.evaluation.generation import cached_answer_logits, greedy_texts
 from tuning.model.base import BaseModel, device_of
 from tuning.model.packing import Packed, answer_states, on, pack, packed_batches
-from tuning.model.prefix import Prefix, prefix_groups
+from tuning.model.prefix import Prefix, alike, prefix_groups, read_prefix
 from tuning.model.tokenizer import EncodedItem, TextTokenizer
 from tuning.tasks.items import Item
 from tuning.tasks.suite import Suite, choices_of
@@ -38,6 +39,8 @@ HEAD_ELEMENTS = 2**25
 """Logits held at once."""
 MARGIN_FACTOR = 10
 CALIBRATION_ITEMS = 48
+_MOST_KEPT = 3
+"""Suites that a scorer keeps ready."""
 
 OnProgress = Callable[[int, int], None]
 """Called with items done and items in all."""
@@ -58,6 +61,32 @@ class AnswerReading(NamedTuple):
     """Index of the likeliest of the task's choices; -1 where the task has none."""
 
 
+class _Batch(NamedTuple):
+    """Rows that pass through the model at once."""
+
+    indices: list[int]
+    """Which items they are."""
+    rows: list[EncodedItem]
+    """Without what stands before all of their group."""
+    packed: Packed
+    choices: list[list[int]]
+
+
+class _Group(NamedTuple):
+    """Rows that begin alike."""
+
+    beginning: list[int]
+    batches: list[_Batch]
+
+
+class _Prepared(NamedTuple):
+    """All that does not depend on the weights: a suite is asked of many adapters."""
+
+    items: Sequence[Item]
+    encoded: Sequence[EncodedItem]
+    groups: list[_Group]
+
+
 @dataclass(frozen=True)
 class OnePassScorer:
     """Scores items on a model, with or without an adapter on it."""
@@ -68,6 +97,9 @@ class OnePassScorer:
     """Decisions closer than this are decoded for real; in logits."""
     packs: bool = True
     """Whether several rows may share a sequence."""
+    _kept: dict[str, tuple[_Prepared, list[int]]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     @classmethod
     def for_base(cls, base: BaseModel, items: Sequence[Item]) -> OnePassScorer:
@@ -77,8 +109,7 @@ class OnePassScorer:
             base: The untouched model; an adapter put on it later is scored too.
             items: Items to measure with.
         """
-        sample = sample_of(items, CALIBRATION_ITEMS)
-        encoded = base.tokenizer.encode_items(sample)
+        sample, encoded = _calibration_sample(items, base.tokenizer)
         difference = largest_difference(base.network, sample, encoded, packs=base.packs)
         return cls(base.network, base.tokenizer, MARGIN_FACTOR * difference, base.packs)
 
@@ -91,9 +122,9 @@ class OnePassScorer:
         with | between), num_tokens, is_pseudo_word, letter_token_length, strict_correct,
         choice_correct (missing where there is no choice), choice, margin, decoded_for_real.
         """
-        asked, owner = _with_targets(suite.items)
-        encoded = self.tokenizer.encode_items(asked)
-        readings = self.read(asked, encoded, on_progress)
+        prepared, owner = self._prepared(suite)
+        asked, encoded = prepared.items, prepared.encoded
+        readings = self._read(prepared, on_progress)
         verdicts = np.array([reading.correct for reading in readings])
         decode = self._to_decode(asked, encoded, readings)
         texts = greedy_texts(self.network, self.tokenizer, [encoded[i] for i in decode])
@@ -103,7 +134,11 @@ class OnePassScorer:
         np.logical_or.at(strict, owner, verdicts)
         return _table(suite, strict, readings, {owner[i] for i in decode})
 
-    @torch.inference_mode()
+    def verdicts(self, suite: Suite) -> list[bool]:
+        """Return for each item whether one pass calls it right; nothing is decoded."""
+        prepared, _ = self._prepared(suite)
+        return [reading.correct for reading in self._read(prepared)[: len(suite.items)]]
+
     def read(
         self,
         items: Sequence[Item],
@@ -111,17 +146,45 @@ class OnePassScorer:
         on_progress: OnProgress = lambda done, total: None,
     ) -> list[AnswerReading]:
         """Return the reading of each item, from one pass over prompt and gold answer."""
+        return self._read(self._prepare(items, encoded), on_progress)
+
+    @torch.inference_mode()
+    def _read(
+        self, prepared: _Prepared, on_progress: OnProgress = lambda done, total: None
+    ) -> list[AnswerReading]:
         readings: dict[int, AnswerReading] = {}
+        for beginning, batches in prepared.groups:
+            prefix = read_prefix(self.network, beginning) if beginning else None
+            for batch in batches:
+                read = read_batch(self.network, batch.rows, batch.packed, batch.choices, prefix)
+                readings.update(zip(batch.indices, read, strict=True))
+                on_progress(len(readings), len(prepared.items))
+        return [readings[i] for i in range(len(prepared.items))]
+
+    def _prepared(self, suite: Suite) -> tuple[_Prepared, list[int]]:
+        """Return a suite's items ready to be asked, and of which item each is an answer."""
+        if suite.key not in self._kept:
+            if len(self._kept) == _MOST_KEPT:
+                self._kept.clear()
+            asked, owner = _with_targets(suite.items)
+            self._kept[suite.key] = (
+                self._prepare(asked, self.tokenizer.encode_items(asked)),
+                owner,
+            )
+        return self._kept[suite.key]
+
+    def _prepare(self, items: Sequence[Item], encoded: Sequence[EncodedItem]) -> _Prepared:
         choice_ids = {task: self._choice_ids(task) for task in {str(item.task) for item in items}}
-        for rows, prefix in prefix_groups(self.network, items, encoded):
-            rest = [_without(prefix, encoded[i]) for i in rows]
+        groups = []
+        for of_group, beginning in alike(items, encoded):
+            rest = [_without(len(beginning), encoded[i]) for i in of_group]
+            batches = []
             for picks, packed in packed_batches(rest, BATCH_TOKENS, together=self.packs):
-                batch = [rest[i] for i in picks]
-                choices = [choice_ids[str(items[rows[i]].task)] for i in picks]
-                read = read_batch(self.network, batch, packed, choices, prefix)
-                readings.update(zip((rows[i] for i in picks), read, strict=True))
-                on_progress(len(readings), len(items))
-        return [readings[i] for i in range(len(items))]
+                indices = [of_group[i] for i in picks]
+                choices = [choice_ids[str(items[i].task)] for i in indices]
+                batches.append(_Batch(indices, [rest[i] for i in picks], packed, choices))
+            groups.append(_Group(beginning, batches))
+        return _Prepared(items, encoded, groups)
 
     def _choice_ids(self, task: str) -> list[int]:
         return self.tokenizer.single_token_ids(choices_of(task))
@@ -161,8 +224,8 @@ def _with_targets(items: Sequence[Item]) -> tuple[list[Item], list[int]]:
     return asked, owner
 
 
-def _without(prefix: Prefix | None, row: EncodedItem) -> EncodedItem:
-    return EncodedItem(row.prompt[prefix.length :], row.answer) if prefix else row
+def _without(length: int, row: EncodedItem) -> EncodedItem:
+    return EncodedItem(row.prompt[length:], row.answer) if length else row
 
 
 def read_batch(
@@ -244,16 +307,35 @@ def largest_difference(
     largest, largest_logit = 0.0, 0.0
     for indices, prefix in prefix_groups(network, items, encoded):
         rows = [encoded[i] for i in indices]
-        packed = pack([_without(prefix, row) for row in rows], together=packs)
+        length = prefix.length if prefix else 0
+        packed = pack([_without(length, row) for row in rows], together=packs)
         hidden_AD = answer_states(network, on(packed, device_of(network)), prefix)
         one_pass_AV = head_logits(network, hidden_AD).cpu()
         largest_logit = max(largest_logit, float(one_pass_AV.abs().max()))
         lengths = [len(row.answer) for row in rows]
-        for row, logits_AV in zip(rows, torch.split(one_pass_AV, lengths), strict=True):
-            difference = (cached_answer_logits(network, row) - logits_AV).abs().max()
-            largest = max(largest, float(difference))
+        found = torch.split(one_pass_AV, lengths)
+        by_length: dict[int, list[int]] = defaultdict(list)
+        for i, row in enumerate(rows):
+            by_length[len(row.prompt)].append(i)
+        for same in by_length.values():
+            cached = cached_answer_logits(network, [rows[i] for i in same])
+            for i, logits_AV in zip(same, cached, strict=True):
+                largest = max(largest, float((found[i] - logits_AV).abs().max()))
     # Two computations may agree to the last bit on a sample; rounding of fp32 is the floor.
     return max(largest, largest_logit * 2.0**-23)
+
+
+def _calibration_sample(
+    items: Sequence[Item], tokenizer: TextTokenizer
+) -> tuple[list[Item], list[EncodedItem]]:
+    """Return items for calibration, of few prompt lengths: prompts of one length decode at once."""
+    drawn = sample_of(items, 4 * CALIBRATION_ITEMS)
+    encoded = tokenizer.encode_items(drawn)
+    lengths = [len(row.prompt) for row in encoded]
+    common = Counter(lengths)
+    order = sorted(range(len(drawn)), key=lambda i: (-common[lengths[i]], lengths[i], i))
+    chosen = order[:CALIBRATION_ITEMS]
+    return [drawn[i] for i in chosen], [encoded[i] for i in chosen]
 
 
 def sample_of(items: Sequence[Item], count: int) -> list[Item]:

@@ -193,7 +193,7 @@ def answer_states(network: PreTrainedModel, packed: Packed, prefix: Prefix | Non
     cache: DynamicCache | None = prefix.repeated(len(packed.ids_BT)) if prefix else None
     seen: dict[str, Tensor] = {}
     if packed.seen_BTT is not None:
-        dtype = network.get_input_embeddings().weight.dtype
+        dtype = network.get_output_embeddings().weight.dtype
         seen["attention_mask"] = _additive_mask(packed.seen_BTT, before, dtype)
         seen["position_ids"] = packed.position_BT + before
     hidden_BTD: Tensor = network.get_decoder()(

@@ -61,13 +61,12 @@ def common_length(prompts: Sequence[list[int]]) -> int:
     return max(0, limit)
 
 
-def prefix_groups(
-    network: PreTrainedModel, items: Sequence[Item], encoded: Sequence[EncodedItem]
-) -> Iterator[tuple[list[int], Prefix | None]]:
-    """Yield groups of rows with the beginning they share; last, all rows without one.
+def alike(
+    items: Sequence[Item], encoded: Sequence[EncodedItem]
+) -> Iterator[tuple[list[int], list[int]]]:
+    """Yield groups of rows with the tokens that all of a group begin with; last, all the others.
 
     Args:
-        network: The model, any adapter already on it.
         items: What is asked; items of one task and template begin alike.
         encoded: Their ids.
     """
@@ -81,6 +80,20 @@ def prefix_groups(
         if length < MIN_PREFIX_TOKENS:
             alone += rows
             continue
-        yield rows, read_prefix(network, prompts[0][:length])
+        yield rows, prompts[0][:length]
     if alone:
-        yield sorted(alone), None
+        yield sorted(alone), []
+
+
+def prefix_groups(
+    network: PreTrainedModel, items: Sequence[Item], encoded: Sequence[EncodedItem]
+) -> Iterator[tuple[list[int], Prefix | None]]:
+    """Yield the same groups with their beginnings already read; None for the last.
+
+    Args:
+        network: The model, any adapter already on it.
+        items: What is asked.
+        encoded: Their ids.
+    """
+    for rows, ids in alike(items, encoded):
+        yield rows, read_prefix(network, ids) if ids else None

@@ -14,6 +14,7 @@ import lightning.pytorch as pl
 
 from tuning import files
 from tuning.errors import ResultsError
+from tuning.evaluation.bench import Bench
 from tuning.jobs import check_progress
 from tuning.model.lora import save_adapter
 from tuning.paths import TrainingFolder
@@ -25,7 +26,6 @@ PROGRESS = "progress"
 LOSS_EVERY = 10
 """Optimizer steps between two lines of loss."""
 
-Evaluate = Callable[[], Mapping[str, float]]
 OnProgress = Callable[[int, Mapping[str, float]], None]
 """Called with the optimizer step and what was just measured."""
 
@@ -136,16 +136,19 @@ class ProgressFile(StepCallback):
 class TransferEvaluation(StepCallback):
     """Measures spelling, position and count on the way, every `frequency` steps and at the end."""
 
-    def __init__(self, evaluate: Evaluate, frequency: int, progress: ProgressFile) -> None:
+    def __init__(self, bench: Bench, frequency: int, progress: ProgressFile) -> None:
         """Set what is measured, how often, and where it goes."""
-        self.evaluate = evaluate
+        self.bench = bench
         self.frequency = frequency
         self.progress = progress
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure the untouched model: the adapter still adds zero."""
         if trainer.global_step == 0:
-            self._measure(pl_module, 0)
+            pl_module.eval()
+            metrics = self.bench.monitored_base
+            pl_module.train()
+            self.progress.write(0, "evaluation", metrics)
 
     def on_step_end(self, trainer: pl.Trainer, module: SpellingModule, step: int) -> None:
         """Measure when it is time."""
@@ -154,10 +157,9 @@ class TransferEvaluation(StepCallback):
 
     def _measure(self, module: pl.LightningModule, step: int) -> None:
         module.eval()
-        metrics = self.evaluate()
+        metrics = self.bench.monitored()
         module.train()
-        if step:
-            module.log_dict(dict(metrics))
+        module.log_dict(dict(metrics))
         self.progress.write(step, "evaluation", metrics)
 
 

@@ -12,8 +12,9 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 import lightning.pytorch as pl
+import torch
 
-from tuning import files, measures
+from tuning import files
 from tuning.config import ExperimentConfig, to_yaml
 from tuning.errors import ResultsError
 from tuning.evaluation.bench import Bench
@@ -22,7 +23,6 @@ from tuning.jobs import read_progress
 from tuning.model.base import BaseModel, device_of
 from tuning.model.lora import fresh_adapter, save_adapter
 from tuning.paths import TrainingFolder
-from tuning.tasks.items import EVALUATED_TASKS
 from tuning.tasks.stream import TrainingStream
 from tuning.training.callbacks import (
     PROGRESS,
@@ -53,24 +53,28 @@ def batches_of(config: ExperimentConfig, bench: Bench, stream: TrainingStream) -
 def num_passes(config: ExperimentConfig, base: BaseModel) -> int:
     """Return into how many micro-batches the rows of a step are cut.
 
-    On a GPU as many as the configuration accumulates: it was written for the memory there. A
-    processor gains nothing from small micro-batches, so as many are joined as fit `PASS_BYTES`;
-    what a step learns is the same up to rounding.
+    The configuration says how many are surely few enough for the memory. Small ones leave
+    processors and GPUs idle, so as many are joined as `pass_bytes` have room for; what a step
+    learns is the same up to rounding.
     """
     training = config.training_config
-    if device_of(base.network).type != "cpu":
-        return training.gradient_accumulation_steps
     shape = base.network.config
     inner = getattr(shape, "intermediate_size", 4 * shape.hidden_size)
     # What a block keeps for the way back, as measured (31,000 numbers a token of SmolLM2's).
     numbers = shape.num_hidden_layers * (30 * shape.hidden_size + 8 * inner)
     row_bytes = _ROW_TOKENS * numbers * base.network.dtype.itemsize
     num_bytes: int = training.effective_batch_size * row_bytes
-    return min(math.ceil(num_bytes / PASS_BYTES), training.gradient_accumulation_steps)
+    wanted = math.ceil(num_bytes / pass_bytes(device_of(base.network)))
+    return min(wanted, training.gradient_accumulation_steps)
 
 
-PASS_BYTES = 5 * 2**28
-"""Memory for what one micro-batch keeps on a processor."""
+def pass_bytes(device: torch.device) -> int:
+    """Return the memory for what one micro-batch keeps: a quarter of a GPU's, or 1.25 GiB."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory // 4
+    return 5 * 2**28
+
+
 _ROW_TOKENS = 20
 
 
@@ -183,13 +187,6 @@ def _trainer(
     budgets: frozenset[int],
 ) -> pl.Trainer:
     frequency = config.transfer_config.eval_frequency
-    monitored = bench.base.tokenizer.encode_items(bench.monitor.items)
-    tasks = [task for item in bench.monitor.items for task in EVALUATED_TASKS if task == item.task]
-
-    def evaluate() -> dict[str, float]:
-        readings = bench.scorer.read(bench.monitor.items, monitored)
-        return measures.strict_accuracies(tasks, [reading.correct for reading in readings])
-
     return pl.Trainer(
         accelerator="auto",
         devices=1,
@@ -200,7 +197,7 @@ def _trainer(
         gradient_clip_val=config.training_config.max_grad_norm,
         callbacks=[
             progress,
-            TransferEvaluation(evaluate, frequency, progress),
+            TransferEvaluation(bench, frequency, progress),
             stop,
             StepCheckpoints(folder, frequency, set(budgets)),
         ],
