@@ -24,16 +24,7 @@ nightly: $(VENV)/.dev
 	$(BIN)/pytest -m "nightly or not nightly"
 
 bench: $(VENV)/.run
-	$(BIN)/python benchmarks/evaluation.py
-	$(BIN)/python benchmarks/suites.py
-	$(BIN)/python benchmarks/search_spaces.py
-	$(BIN)/python benchmarks/executor.py
-	$(BIN)/python benchmarks/workers.py
-	$(BIN)/python benchmarks/pruning.py --simulated 20
-	$(BIN)/python benchmarks/calibration.py --repeats 1000
-	$(BIN)/python benchmarks/analysis.py --trials 31 100
-	$(BIN)/python benchmarks/tokens.py --repeats 1
-	$(BIN)/python benchmarks/subset.py --repeats 1
+	$(BIN)/python benchmarks/run.py
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -8,7 +8,6 @@ all sizes, which a fixed start makes smaller, and over the last step alone, whic
 from __future__ import annotations
 
 import argparse
-import math
 import tempfile
 import threading
 import time
@@ -37,14 +36,14 @@ SIZES: Mapping[str, Sequence[int]] = {
 def main() -> None:
     """Print costs and exponents."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--most", type=int, default=10_000, help="the largest size of all")
+    parser.add_argument("--first", type=int, help="only so many sizes of each, the smallest")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    print_answer(measure(arguments.most), arguments.json, show)
+    print_answer(measure(arguments.first), arguments.json, show)
 
 
-def measure(most: int) -> dict[str, Any]:
-    """Return the cost at every size up to `most`, and the exponents."""
+def measure(first: int | None) -> dict[str, Any]:
+    """Return the cost at every size, and the exponents."""
     cost_of: dict[str, Callable[[int], float]] = {
         "driver, seconds by trials": _driver_seconds,
         "workers, MiB by workers": _workers_mib,
@@ -53,15 +52,15 @@ def measure(most: int) -> dict[str, Any]:
     }
     found = {}
     for name, sizes in SIZES.items():
-        asked = [size for size in sizes if size <= most]
+        asked = list(sizes)[:first]
         costs = [cost_of[name](size) for size in asked]
         found[name] = {"sizes": asked, "costs": costs, **_exponents(asked, costs)}
     return {"growth": found}
 
 
-def _exponents(sizes: Sequence[int], costs: Sequence[float]) -> dict[str, float]:
+def _exponents(sizes: Sequence[int], costs: Sequence[float]) -> dict[str, float | None]:
     if len(sizes) < 2:
-        return {"exponent": math.nan, "last_exponent": math.nan}
+        return {"exponent": None, "last_exponent": None}
     x, y = np.log(sizes), np.log(costs)
     return {
         "exponent": float(np.polyfit(x, y, 1)[0]),
@@ -99,7 +98,9 @@ def _workers_mib(num_workers: int) -> float:
     from tuning.search_space import SearchSpace
     from tuning.study import StudySpec
 
-    space = SearchSpace.model_validate(workers.SPACE)
+    short = {"max_steps": 6, "warmup_steps": 1, "learning_rate": 1e-3}
+    experiment = {**workers.SPACE["experiment"], "training_config": short}
+    space = SearchSpace.model_validate({**workers.SPACE, "experiment": experiment})
     base = base_experiment(space, "growth", "20260101_000000")
     spec = StudySpec(name="growth", space=space, base=base, num_threads=1)
     with tempfile.TemporaryDirectory() as folder:
@@ -145,8 +146,7 @@ def show(answer: dict[str, Any]) -> Table:
         [
             name,
             ", ".join(f"{size:,}: {cost:.3g}" for size, cost in zip(*_columns(of), strict=True)),
-            f"{of['exponent']:.2f}",
-            f"{of['last_exponent']:.2f}",
+            *("-" if of[k] is None else f"{of[k]:.2f}" for k in ("exponent", "last_exponent")),
         ]
         for name, of in answer["growth"].items()
     ]

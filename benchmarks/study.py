@@ -96,7 +96,9 @@ def run_ours(folder: Path, arguments: argparse.Namespace, seeds: int = 1) -> dic
     """Run `tuning study run` on the default space or on the six, or on the default alone."""
     space = arguments.space or ("default" if arguments.model == "tiny" else "six.yaml")
     (folder / "six.yaml").write_text(SMOLLM2_SPACE, "utf-8")
-    (folder / "alone.yaml").write_text(f"replicates_of_default: {seeds}\n", "utf-8")
+    (folder / "alone.yaml").write_text(
+        f"strategy: listed\nreplicates_of_default: {seeds}\n", "utf-8"
+    )
     command = [
         *(sys.executable, "-m", "tuning", "study", "run", "--name", "bench", "--quiet"),
         *("--space", space if seeds == 1 else "alone.yaml", "--replicates", str(seeds)),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tuning.config import EvaluationConfig, ExperimentConfig
 from tuning.evaluation.one_pass import OnePassScorer
+from tuning.evaluation.retention import States
 from tuning.fingerprint import resolved_precision
 from tuning.measures import BaselineOf, baseline_from, strict_accuracies
 from tuning.model.base import BaseModel, Last, load_base, subject_words
@@ -35,6 +36,8 @@ class Bench:
     baseline_of: BaselineOf
     """Word-blind accuracy on rows of predictions."""
     sizes: EvaluationConfig
+    untouched: States = field(default_factory=dict, repr=False, compare=False)
+    """What retention keeps of the untouched model."""
 
     def monitored(self) -> dict[str, float]:
         """Return the strict accuracies on the monitor, with whatever adapter is on the base."""

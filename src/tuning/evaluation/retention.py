@@ -29,13 +29,20 @@ MAX_TEXT_TOKENS = 512
 # Shapes: A answer tokens, D hidden, V vocabulary.
 
 
-def retention(base: BaseModel, adapted: PeftModel, words: Sequence[str]) -> dict[str, Drift]:
+States = dict[str, list[Tensor]]
+"""By what is read, the untouched model's states that predict it, batch by batch."""
+
+
+def retention(
+    base: BaseModel, adapted: PeftModel, words: Sequence[str], untouched: States | None = None
+) -> dict[str, Drift]:
     """Measure the drift of an adapter that is on `base`.
 
     Args:
         base: The model.
         adapted: The same with its adapter.
         words: Words of the validation split, for phrases to repeat.
+        untouched: Kept between calls, so that the untouched model reads once for all adapters.
 
     Returns:
         Drift on `replay` (answer tokens) and on `text` (all tokens); where the model has no
@@ -43,11 +50,13 @@ def retention(base: BaseModel, adapted: PeftModel, words: Sequence[str]) -> dict
     """
     rngs = (keyed_rng(SUITE_SEED, "retention", i) for i in range(NUM_REPLAY_ITEMS))
     items = [replay_item(words, rng) for rng in rngs]
-    drifts = {"replay": _drift(base, adapted, base.tokenizer.encode_items(items))}
+    known: States = {} if untouched is None else untouched
+    encoded = base.tokenizer.encode_items(items)
+    drifts = {"replay": _drift(base, adapted, encoded, known.setdefault("replay", []))}
     try:
         (ids,) = base.tokenizer.encode_batch([retention_text()])
         rows = [EncodedItem(ids[:1], ids[1:MAX_TEXT_TOKENS])]
-        drifts["text"] = _drift(base, adapted, rows)
+        drifts["text"] = _drift(base, adapted, rows, known.setdefault("text", []))
     except DroppedTokenError:
         drifts["text"] = Drift(reason=f"{base.name} has no tokens for the text")
     return drifts
@@ -59,13 +68,18 @@ def retention_text() -> str:
 
 
 @torch.inference_mode()
-def _drift(base: BaseModel, adapted: PeftModel, rows: Sequence[EncodedItem]) -> Drift:
+def _drift(
+    base: BaseModel, adapted: PeftModel, rows: Sequence[EncodedItem], untouched: list[Tensor]
+) -> Drift:
     sums = torch.zeros(3, dtype=torch.float64)
-    for picks, packed in packed_batches(rows, BATCH_TOKENS, together=base.packs):
+    batches = packed_batches(rows, BATCH_TOKENS, together=base.packs)
+    for number, (picks, packed) in enumerate(batches):
         gold_A: Tensor = torch.tensor([token for i in picks for token in rows[i].answer])
         here = on(packed, device_of(base.network))
-        with adapted.disable_adapter():
-            before_AD = answer_states(base.network, here)
+        if number == len(untouched):
+            with adapted.disable_adapter():
+                untouched.append(answer_states(base.network, here))
+        before_AD = untouched[number]
         after_AD = answer_states(base.network, here)
         size = max(1, HEAD_ELEMENTS // base.network.get_output_embeddings().weight.shape[0])
         for before, after, gold in zip(

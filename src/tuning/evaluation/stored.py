@@ -138,7 +138,9 @@ def evaluate_adapter(
             bench,
             asked,
             on_progress,
-            lambda: retention(bench.base, adapted, bench.words[Split.VALIDATION].real),
+            lambda: retention(
+                bench.base, adapted, bench.words[Split.VALIDATION].real, bench.untouched
+            ),
         )
 
 
