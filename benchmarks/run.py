@@ -13,7 +13,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -60,19 +60,21 @@ def main() -> None:
     """Run them and write what they found."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--only", nargs="+", help="names of benchmarks")
+    parser.add_argument("--only", nargs="+", help="names of benchmarks; others keep their results")
     arguments = parser.parse_args()
-    sections, answers = [], []
     for comparison in COMPARISONS:
         asked = comparison.quick if arguments.quick else comparison.arguments
         if asked is None or (arguments.only and comparison.module not in arguments.only):
             continue
-        answer = run(comparison.module, asked)
-        answers.append({"benchmark": comparison.module, "arguments": list(asked), **answer})
-        sections.append(section(comparison.module, asked, answer))
-        print(sections[-1], flush=True)
-    if not arguments.quick and not arguments.only:
-        write(sections, answers)
+        answer = {
+            "benchmark": comparison.module,
+            "arguments": list(asked),
+            "date": datetime.now(UTC).date().isoformat(),
+            **run(comparison.module, asked),
+        }
+        print(section(answer), flush=True)
+        if not arguments.quick:
+            keep(answer)
 
 
 def run(module: str, arguments: Sequence[str]) -> dict[str, Any]:
@@ -83,25 +85,35 @@ def run(module: str, arguments: Sequence[str]) -> dict[str, Any]:
     return answer
 
 
-def section(module: str, arguments: Sequence[str], answer: dict[str, Any]) -> str:
+def section(answer: dict[str, Any]) -> str:
     """Return the tables of a benchmark with the command that made them."""
+    module = answer["benchmark"]
     loaded = importlib.import_module(module)
     tables = [loaded.show(answer)]
     if module == "study":
         tables.append(loaded.show_configurations(answer))
-    command = " ".join(("python", f"benchmarks/{module}.py", *arguments))
-    return "\n\n".join([f"## {module}", f"`{command}`", *map(str, tables)])
+    command = " ".join(("python", f"benchmarks/{module}.py", *answer["arguments"]))
+    made = f"`{command}`, {answer['date']}, {answer['machine']}"
+    return "\n\n".join([f"## {module}", made, *map(str, tables)])
 
 
-def write(sections: Sequence[str], answers: Sequence[dict[str, Any]]) -> None:
-    """Write the results beside this file."""
-    head = (
-        "# Speed\n\nMade by `make bench`; each table by the command above it. Ratios within one "
-        "run are what counts:\nthe machine is shared, and seconds differ from run to run.\n\n"
-        f"{answers[0]['machine']}, {date.today().isoformat()}.\n"  # noqa: DTZ011
-    )
-    (HERE / "RESULTS.md").write_text("\n\n".join([head.rstrip(), *sections]) + "\n", "utf-8")
-    (HERE / "RESULTS.json").write_text(json.dumps(answers, indent=1) + "\n", "utf-8")
+def keep(answer: dict[str, Any]) -> None:
+    """Put an answer in the place of an older one, and write the page anew."""
+    path = HERE / "RESULTS.json"
+    known = json.loads(path.read_text("utf-8")) if path.exists() else []
+    kept = {(of["benchmark"], *of["arguments"]): of for of in [*known, answer]}
+    order = [(c.module, *c.arguments) for c in COMPARISONS]
+    answers = [kept[key] for key in order if key in kept]
+    path.write_text(json.dumps(answers, indent=1) + "\n", "utf-8")
+    (HERE / "RESULTS.md").write_text("\n\n".join([HEAD, *map(section, answers)]) + "\n", "utf-8")
+
+
+HEAD = """\
+# Speed
+
+Made by `make bench`; each table by the command above it. Ratios within one run are what counts:
+machines are shared, and seconds differ from run to run. Figures of tiny are no evidence about
+Qwen3-4B."""
 
 
 if __name__ == "__main__":

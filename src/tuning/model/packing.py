@@ -62,7 +62,7 @@ def packed_batches(
 ) -> Iterator[tuple[list[int], Packed]]:
     """Yield each row once: indices of rows, and these rows in about `batch_tokens` tokens."""
     tree = _Tree.of(rows, together=together)
-    width = tree.longest_sequence
+    width = tree.even_width()
     starts = tree.starts(width)
     at_once = max(1, batch_tokens // width)
     for first in range(0, len(starts), at_once):
