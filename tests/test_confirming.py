@@ -149,14 +149,16 @@ def _after(times: int) -> Callable[[], bool]:
 
 def test_a_confirmation_of_something_else_is_left_alone(make: Make, root: ResultsRoot) -> None:
     run(make(**RATES), root)
+    two = confirmation(root, "first", "again", 2, 2).spec.space.configurations
+    best, second = (float(of["learning_rate"]) for of in two)
     run(confirmation(root, "first", "again", 2, 1).spec, root)
     on = "; go on with it by tuning study resume again, or choose another name with --as"
     cases: list[tuple[tuple[str, str, int, int], str]] = [
         (("first", "again", 3, 1), f"study again began with --seeds 2, got 3{on}"),
         (
             ("first", "again", 2, 2),
-            "study again confirms learning_rate=0.005, but the first of study first now: "
-            f"learning_rate=0.005; learning_rate=0.0001{on}",
+            f"study again confirms learning_rate={best:g}, but the first of study first now: "
+            f"learning_rate={best:g}; learning_rate={second:g}{on}",
         ),
         (("first", "first", 2, 1), "study first exists and is no confirmation of first; "),
         (("again", "more", 2, 1), "study again confirms first itself; confirm that one with "),

@@ -17,6 +17,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -95,8 +96,14 @@ def main() -> None:
         threading.Thread(target=task, daemon=True).start()
     # Ctrl-C is the owner's business.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _load(runner)
-    worker.work()
+    try:
+        _load(runner)
+        worker.work()
+    except BaseException:
+        # The usual end of a process waits for locks that its threads hold, and may abort.
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)
 
 
 def _late(name: str) -> Runner:
