@@ -42,7 +42,7 @@ COMPARISONS = (
     ),
     Comparison(
         "step",
-        ("--steps", "6", "--repeats", "3"),
+        ("--steps", "5", "--repeats", "3"),
         ("--models", "tiny", "--precisions", "32-true", "--steps", "4", "--repeats", "1"),
     ),
     Comparison(
