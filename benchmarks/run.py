@@ -60,7 +60,8 @@ def main() -> None:
     """Run them and write what they found."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--only", nargs="+", help="names of benchmarks; others keep their results")
+    names = sorted({comparison.module for comparison in COMPARISONS})
+    parser.add_argument("--only", nargs="+", choices=names, help="others keep their results")
     arguments = parser.parse_args()
     for comparison in COMPARISONS:
         asked = comparison.quick if arguments.quick else comparison.arguments

@@ -50,7 +50,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--one", nargs=3, metavar=("SIDE", "MODEL", "PRECISION"))
+    parser.add_argument(
+        "--one", nargs=3, metavar=("SIDE", "MODEL", "PRECISION"), help=argparse.SUPPRESS
+    )
     arguments = parser.parse_args()
     if arguments.one:
         print(json.dumps(measure_one(*arguments.one, arguments)))
@@ -88,8 +90,6 @@ def measure_one(
     side: str, model: str, precision: str, arguments: argparse.Namespace
 ) -> dict[str, float]:
     """Train some steps; the first two warm up."""
-    import torch
-
     from tuning.config import build
     from tuning.model.machine import quiet_libraries, threads
 
@@ -109,8 +109,6 @@ def measure_one(
         run = _ours if side == "ours" else _peer
         found = run(config, model, precision, arguments)
         peak = _peak_flops(precision)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    assert device == "cpu" or found["seconds"] > 0
     return {
         **found,
         "tokens_per_second": found["tokens"] / found["seconds"],

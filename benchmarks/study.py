@@ -5,7 +5,7 @@ Both are whole processes, started anew: ours is `tuning study run` as anyone run
 freely beside is turned off, and what else the training did is measured by ours alone.
 
 How agreement is judged: the untouched model must be equally right on both sides. Trained ones see
-the same rows in the same order, but begin with another adapter and drop other numbers out, so they
+the same rows in the same order, but may begin with another adapter and drop other numbers, so they
 differ as two seeds of one configuration do, or less, since those see other rows too. The mean
 difference over all configurations should not be told from zero (a t interval of 95 %), and the
 differences should not spread further than those of two seeds, which the default configuration with

@@ -76,6 +76,7 @@ def pass_bytes(device: torch.device) -> int:
 
 
 _ROW_TOKENS = 20
+"""About what a row adds to a micro-batch, its beginning shared."""
 
 
 class Trained(NamedTuple):
