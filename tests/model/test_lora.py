@@ -14,7 +14,13 @@ from transformers import AutoModelForCausalLM
 from tuning.config import LoraConfig
 from tuning.errors import ModelError
 from tuning.model.base import BaseModel, load_base, read_base
-from tuning.model.lora import adapter_hash, fresh_adapter, save_adapter, stored_adapter
+from tuning.model.lora import (
+    CheapDropout,
+    adapter_hash,
+    fresh_adapter,
+    save_adapter,
+    stored_adapter,
+)
 from tuning.model.tiny import tiny_folder
 
 PROMPT = torch.tensor([[5, 100, 900, 44, 1200, 7]])
@@ -176,3 +182,27 @@ def test_the_hash_of_an_adapter_is_that_of_its_weights(tmp_path: Path) -> None:
     assert all(len(h) == 64 for h in hashes)
     with pytest.raises(ModelError, match="holds no adapter"):
         adapter_hash(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("p", [0.0, 0.05, 0.1, 0.5])
+def test_dropout_drops_its_share_and_keeps_the_mean(p: float, dtype: torch.dtype) -> None:
+    torch.manual_seed(1)
+    x = torch.ones(301, 333, dtype=dtype, requires_grad=True)
+    y = CheapDropout(p)(x)
+    y.float().sum().backward()
+    dropped = float((y == 0).float().mean())
+    assert dropped == pytest.approx(p, abs=5 * (p * (1 - p) / x.numel()) ** 0.5 + 2**-15)
+    assert len(set(y.detach().flatten().tolist())) == (2 if p else 1)
+    assert float(y.detach().float().max()) == pytest.approx(1 / (1 - p), rel=4e-3)
+    assert torch.equal(x.grad, y.detach())  # what was dropped learns nothing
+
+
+def test_dropout_follows_the_seed_and_rests_in_evaluation() -> None:
+    x, dropout = torch.ones(50, 41), CheapDropout(0.3)
+    torch.manual_seed(2)
+    first = dropout(x)
+    torch.manual_seed(2)
+    assert torch.equal(first, dropout(x))
+    assert not torch.equal(first, dropout(x))
+    assert dropout.eval()(x) is x

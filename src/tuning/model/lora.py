@@ -52,9 +52,9 @@ def fresh_adapter(base: BaseModel, settings: LoraConfig, seed: int) -> Iterator[
 
 
 class CheapDropout(torch.nn.Module):
-    """Dropout from 16 random bits a number: torch draws a whole number of 32 bits for each.
+    """Dropout from 15 random bits a number: torch draws a whole number of 32 bits for each.
 
-    The probability is the nearest multiple of 1/65,536, and what stays is scaled by exactly that.
+    The probability is the nearest multiple of 1/32,768, and what stays is scaled by exactly that.
     """
 
     def __init__(self, p: float) -> None:
@@ -69,11 +69,13 @@ class CheapDropout(torch.nn.Module):
         size = x.numel()
         drawn = torch.empty(-(-size // 4), dtype=torch.int64, device=x.device)
         chances = drawn.random_(-(2**63), None).view(torch.int16)[:size].view(x.shape)
-        is_dropped = chances < self._num_dropped - _CHANCES // 2
-        return x.masked_fill(is_dropped, 0) * (_CHANCES / (_CHANCES - self._num_dropped))
+        # A chance below `num_dropped` becomes 0, any other 1. Whole numbers all the way: on a
+        # processor a comparison and a fill by its outcome take several times as long.
+        chances.bitwise_and_(_CHANCES - 1).sub_(self._num_dropped).bitwise_right_shift_(15).add_(1)
+        return x * chances.to(x.dtype).mul_(_CHANCES / (_CHANCES - self._num_dropped))
 
 
-_CHANCES = 2**16
+_CHANCES = 2**15
 
 
 def _use_cheap_dropout(adapted: PeftModel) -> None:
