@@ -38,7 +38,7 @@ COMPARISONS = (
         ("--space", "quick", "--step-scale", "0.002", "--words", "10", "--repeats", "1"),
     ),
     Comparison(
-        "study", (*SMOLLM2, "--step-scale", "0.006", "--words", "30", "--repeats", "1"), None
+        "study", (*SMOLLM2, "--step-scale", "0.02", "--words", "60", "--repeats", "1"), None
     ),
     Comparison(
         "step",

@@ -290,6 +290,11 @@ class ResultsRoot:
         return self.root / "reports"
 
     @property
+    def wandb(self) -> Path:
+        """Offline runs of Weights & Biases, and what is known of each."""
+        return self.root / "wandb"
+
+    @property
     def token_analysis(self) -> TokenAnalysisFolder:
         """What is known of a vocabulary, and of how it cuts words."""
         return TokenAnalysisFolder(self.root / "token_analysis")

@@ -17,8 +17,8 @@ from tuning.config import KEYS, value_at
 
 MODES = ("single", "grid", "sweep", "lightning")
 MISSING = {
-    "sweep": "wandb_integration.py",
-    "lightning": "lightning_jobs.py",
+    "sweep": "sweeps in wandb_integration.py",
+    "lightning": "jobs in lightning_jobs.py",
 }
 FOCUS_TRANSFER = {
     "transfer_config.position_task_weight": 0.6,
@@ -73,7 +73,7 @@ def test_each_option_changes_what_it_says_and_nothing_else(
     arguments, expected = OPTIONS[option]
     done = program("--mode", mode, *arguments, "--dry-run", "--config-dir", "with")
     if mode in MISSING:
-        done.assert_one_clear_line(f"--mode {mode} needs {MISSING[mode]}", "does not exist yet")
+        done.assert_one_clear_line(f"--mode {mode} needs {MISSING[mode]}", "do not exist yet")
         assert not (tmp_path / "with").exists()
         return
     assert done.returncode == 0, done.stderr

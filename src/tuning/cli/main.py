@@ -21,6 +21,7 @@ from tuning.cli import (
     study,
     tasks,
     tokens,
+    tracking,
     trial,
     try_out,
 )
@@ -53,6 +54,7 @@ app.command("recommend")(recommend.recommend)
 app.add_typer(tasks.app, name="tasks")
 app.add_typer(models.app, name="models")
 app.add_typer(tokens.app, name="tokens")
+app.add_typer(tracking.app, name="wandb")
 
 
 class Mode(StrEnum):
@@ -66,8 +68,8 @@ class Mode(StrEnum):
 
 
 _MISSING_PART = {
-    Mode.SWEEP: "wandb_integration.py (W&B sweeps)",
-    Mode.LIGHTNING: "lightning_jobs.py (Lightning.AI jobs)",
+    Mode.SWEEP: "sweeps in wandb_integration.py",
+    Mode.LIGHTNING: "jobs in lightning_jobs.py",
 }
 
 
@@ -103,9 +105,7 @@ def root(
         _check_no_options(context)
         return
     if mode in _MISSING_PART:
-        raise UserError(
-            f"--mode {mode.value} needs {_MISSING_PART[mode]}, which does not exist yet"
-        )
+        raise UserError(f"--mode {mode.value} needs {_MISSING_PART[mode]}, which do not exist yet")
     is_given = {name for name in context.params if _was_given(context, name)}
     if mode is Mode.TOKEN_ANALYSIS:
         _check_untrained(is_given)
