@@ -852,8 +852,8 @@ def test_how_a_value_is_written_does_not_change_the_key() -> None:
     ) == (base)
 
 
-def test_the_version_is_that_of_the_words_with_pseudo_words() -> None:
-    assert fingerprint.TRAINING_VERSION == 3
+def test_the_version_is_that_of_the_dropout_of_15_bits() -> None:
+    assert fingerprint.TRAINING_VERSION == 4
 
 
 @pytest.mark.parametrize("key", ["word_list", "replay_file"])

@@ -48,7 +48,9 @@ class SubsetRule(StrEnum):
 
     @property
     def keeps_all_words(self) -> bool:
-        """Whether every word a-z can still be written: its pieces are letters, whatever the cut."""
+        """Whether every word a-z can still be written: its pieces are letters, whatever the cut, or
+        the lone space that some words have before them, which every subset keeps.
+        """
         return self is not SubsetRule.DICTIONARY
 
     @classmethod
