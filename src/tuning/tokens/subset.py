@@ -48,8 +48,10 @@ class SubsetRule(StrEnum):
 
     @property
     def keeps_all_words(self) -> bool:
-        """Whether every word a-z can still be written: its pieces are letters, whatever the cut, or
-        the lone space that some words have before them, which every subset keeps.
+        """Whether every word a-z can still be written.
+
+        Its pieces are letters, whatever the cut, or the lone space that stands before some words,
+        which every subset keeps.
         """
         return self is not SubsetRule.DICTIONARY
 
