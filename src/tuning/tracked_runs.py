@@ -6,7 +6,6 @@ so that a tracker can be brought up to date at any time, also after a loss.
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -42,7 +41,6 @@ class JobType(StrEnum):
 
     TRIAL = "trial"
     BASE = "base"
-    ANALYSIS = "analysis"
     CONFIRM = "confirm"
 
 
@@ -67,13 +65,6 @@ class TrackedRun:
     artifacts: Mapping[str, Sequence[Path]] = field(default_factory=dict)
     """Files that never change again, by the kind of artifact."""
     is_failure: bool = False
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of everything but the contents of files: what a tracker was told."""
-        told = dataclasses.asdict(self)
-        told["artifacts"] = {k: [p.name for p in paths] for k, paths in self.artifacts.items()}
-        return files.sha256_of_json(told)
 
 
 def runs_of(root: ResultsRoot, study: str) -> Iterator[TrackedRun]:
@@ -231,12 +222,9 @@ def _artifacts(
     """Return files that are there; an adapter may have been cleaned away."""
     result = record.result
     adapter = root.training(result.training_key).adapter(result.step)
-    found = {
+    wanted = {
         "lora-adapter": [adapter / "adapter_config.json", adapter / "adapter_model.safetensors"],
         "trial-config": [root.study(spec.name).trial(record.trial_id).config],
     }
-    return {kind: tuple(p for p in ps if p.is_file()) for kind, ps in found.items() if _any(ps)}
-
-
-def _any(paths: Sequence[Path]) -> bool:
-    return any(path.is_file() for path in paths)
+    found = {kind: tuple(p for p in paths if p.is_file()) for kind, paths in wanted.items()}
+    return {kind: paths for kind, paths in found.items() if paths}

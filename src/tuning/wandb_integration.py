@@ -22,7 +22,7 @@ import subprocess
 import sys
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -37,11 +37,6 @@ from tuning.scoring import METRIC_PREFIX
 from tuning.tracked_runs import STEP, TrackedRun, runs_of
 
 PROJECT = "llm-spelling-transfer-learning"
-SYNC_SECONDS = 120.0
-"""For which one run may be uploaded."""
-
-OnRun = Callable[[str, "State"], None]
-"""Told of a run by its id and what became of it."""
 
 
 class State(StrEnum):
@@ -66,13 +61,12 @@ class Mirrored:
     """Runs that this call wrote."""
 
 
-def mirror(root: ResultsRoot, study: str, on_run: OnRun = lambda run, state: None) -> Mirrored:
+def mirror(root: ResultsRoot, study: str) -> Mirrored:
     """Write the offline runs of a study that are not written yet; sends nothing.
 
     Args:
         root: Where the study is, and where its runs go.
         study: Its name.
-        on_run: Told of every run.
 
     Raises:
         UserError: wandb is not installed, there is no such study, or the disk refuses.
@@ -82,16 +76,10 @@ def mirror(root: ResultsRoot, study: str, on_run: OnRun = lambda run, state: Non
     with _alone(root):
         for run, entry in _written(root, study, mirrored):
             mirrored.states[run.run_id] = entry.state
-            on_run(run.run_id, entry.state)
     return mirrored
 
 
-def upload(
-    root: ResultsRoot,
-    study: str,
-    on_run: OnRun = lambda run, state: None,
-    seconds: float = SYNC_SECONDS,
-) -> Mirrored:
+def upload(root: ResultsRoot, study: str, seconds: float) -> Mirrored:
     """Write what is missing, and send every run that the server does not have whole.
 
     What arrived before something broke is not sent again: the server is asked how many rows it has,
@@ -100,7 +88,6 @@ def upload(
     Args:
         root: Where the study is, and where its runs go.
         study: Its name.
-        on_run: Told of every run.
         seconds: For which one run may be on its way.
 
     Raises:
@@ -121,7 +108,6 @@ def upload(
                     mirrored.problems[run.run_id] = problem
                 entry.written_as(root, state)
             mirrored.states[run.run_id] = state
-            on_run(run.run_id, state)
     return mirrored
 
 
@@ -158,7 +144,6 @@ class _Entry:
     run_id: str
     folder: str
     """Its folder, below that of all runs."""
-    num_rows: int
     state: State
 
     @classmethod
@@ -172,9 +157,9 @@ class _Entry:
             return None
         try:
             raw = files.read_json(path)
-            files.check_types(raw, {"folder": str, "num_rows": int, "state": str})
+            files.check_types(raw, {"folder": str, "state": str})
             folder = checked_name(raw["folder"], "folder")
-            return cls(run_id, folder, raw["num_rows"], State(raw["state"]))
+            return cls(run_id, folder, State(raw["state"]))
         except (ResultsError, ValueError, TypeError, AttributeError):
             # Written anew from the study's folders: nothing is lost.
             return None
@@ -183,7 +168,7 @@ class _Entry:
         return root.wandb / self.folder / f"run-{self.run_id}.wandb"
 
     def written_as(self, root: ResultsRoot, state: State) -> None:
-        value = {"folder": self.folder, "num_rows": self.num_rows, "state": state.value}
+        value = {"folder": self.folder, "state": state.value}
         files.write_json(self.path(root, self.run_id), value)
 
 
@@ -221,7 +206,7 @@ def _write(root: ResultsRoot, run: TrackedRun, first: int = 0) -> _Entry:
     wanted = len(run.rows) - first
     if found.exit_code is None or len(found.rows) != wanted:
         raise ResultsError(f"{folder} holds {len(found.rows)} of {wanted} rows; is the disk full?")
-    entry = _Entry(run.run_id, folder.name, len(run.rows), State.WRITTEN)
+    entry = _Entry(run.run_id, folder.name, State.WRITTEN)
     entry.written_as(root, State.WRITTEN)
     return entry
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tuning.cli import options
-from tuning.errors import UserError, nearest
+from tuning.errors import UserError
 
 if TYPE_CHECKING:
     from tuning.paths import ResultsRoot
@@ -92,15 +92,14 @@ def _studies(root: ResultsRoot, names: list[str]) -> list[str]:
     Raises:
         UserError: One does not exist, or there is none.
     """
-    from tuning.study import study_names
+    from tuning.study import existing_folder, study_names
 
-    known = study_names(root)
     for name in names:
-        if name not in known:
-            raise UserError(f"there is no study {name!r} in {root.data}; {nearest(name, known)}")
-    if not known:
+        existing_folder(root, name)
+    found = list(dict.fromkeys(names)) or study_names(root)
+    if not found:
         raise UserError(f"there is no study in {root.data}; run one first: tuning demo")
-    return list(dict.fromkeys(names)) or known
+    return found
 
 
 def _once(
@@ -117,7 +116,7 @@ def _once(
             if seconds is None:
                 found[name] = mirror(root, name)
             else:
-                found[name] = upload(root, name, seconds=seconds)
+                found[name] = upload(root, name, seconds)
     return found
 
 
