@@ -112,6 +112,8 @@ def run_ours(folder: Path, arguments: argparse.Namespace, seeds: int = 1) -> dic
         f"evaluation_config.num_words={arguments.words}",
         f"training_config.precision={arguments.precision}",
         *("transfer_config.eval_frequency=100000", "evaluation_config.num_generated_items=0"),
+        # The last step is always monitored; the peer monitors nothing.
+        "evaluation_config.num_monitor_words=3",
     ]
     began, clock = time.time(), time.perf_counter()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=folder)

@@ -6,6 +6,8 @@ import os
 
 # Two workers share two cores; a thread each also makes results repeat. Before torch is imported.
 os.environ["OMP_NUM_THREADS"] = "1"
+# Studies have a mirror process by default; tests that want one say so.
+os.environ["WANDB_MODE"] = "disabled"
 
 import subprocess
 import sys

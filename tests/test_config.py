@@ -853,7 +853,7 @@ def test_how_a_value_is_written_does_not_change_the_key() -> None:
 
 
 def test_the_version_is_that_of_the_dropout_of_15_bits() -> None:
-    assert fingerprint.TRAINING_VERSION == 4
+    assert fingerprint.TRAINING_VERSION == 5
 
 
 @pytest.mark.parametrize("key", ["word_list", "replay_file"])

@@ -78,7 +78,7 @@ def test_what_a_trial_measured_is_what_its_run_says(root: ResultsRoot) -> None:
 
 def test_each_step_is_one_row_up_to_the_trials_own_end(root: ResultsRoot) -> None:
     _, records = load_study(root, "one")
-    families = (*(f"{prefix}/" for prefix in METRIC_PREFIX.values()), STEP)
+    families = (*(f"{prefix}/" for prefix in METRIC_PREFIX.values()), STEP, TRANSFER_SCORE)
     for record, run in zip(records, list(runs_of(root, "one"))[1:], strict=True):
         steps = [row[STEP] for row in run.rows]
         assert steps == sorted(set(steps))
@@ -92,7 +92,7 @@ def test_each_step_is_one_row_up_to_the_trials_own_end(root: ResultsRoot) -> Non
 
 
 def test_every_run_shows_the_same_questions(root: ResultsRoot) -> None:
-    shown = [run.answers for run in runs_of(root, "one") if run.answers]
+    shown = [run.tables["answers"] for run in runs_of(root, "one") if run.tables]
     asked = [[(a["task"], a["word"], a["template"]) for a in answers] for answers in shown]
     assert len(asked) == 3
     assert asked[0] == asked[1] == asked[2]
@@ -102,8 +102,7 @@ def test_every_run_shows_the_same_questions(root: ResultsRoot) -> None:
 
 def test_nothing_of_the_machine_is_told(root: ResultsRoot) -> None:
     for run in runs_of(root, "one"):
-        told = dataclasses.asdict(run)
-        del told["artifacts"]
+        told = dataclasses.asdict(dataclasses.replace(run, artifacts=()))
         text = json.dumps(told)
         assert str(root.root.absolute()) not in text
         assert f'"{socket.gethostname()}"' not in text

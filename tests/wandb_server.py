@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import yaml
+
 KEY = "a" * 40
 ENTITY = "tester"
 
@@ -52,6 +54,7 @@ class Server:
     """What was committed, by id."""
     uploads: dict[str, bytes] = field(default_factory=dict)
     sweeps: dict[str, dict[str, Any]] = field(default_factory=dict)
+    views: dict[str, dict[str, Any]] = field(default_factory=dict)
     commands: list[dict[str, Any]] = field(default_factory=list)
     """What an agent is told, one a heartbeat; then to exit."""
     status: Callable[[str], int | None] = lambda what: None
@@ -216,19 +219,55 @@ class Server:
         self.artifacts[name]["state"] = "COMMITTED"
         return {"commitArtifact": {"artifact": {"id": name, "digest": "d"}}}
 
+    # --- views ------------------------------------------------------------------------------
+
+    def _UpsertView2(self, v: dict[str, Any]) -> Any:
+        name = v.get("id") or f"view{len(self.views)}"
+        is_new = name not in self.views
+        self.views[name] = v
+        return {"upsertView": {"view": {"id": name, "name": v["name"]}, "inserted": is_new}}
+
     # --- sweeps -----------------------------------------------------------------------------
 
     def _UpsertSweep(self, v: dict[str, Any]) -> Any:
         name = f"sweep{len(self.sweeps)}"
         self.sweeps[name] = v
+        filters = json.loads(v.get("priorRunsFilters") or "{}")
+        for wanted in filters.get("$or", []):
+            self.runs[wanted["name"]].fields["sweep"] = name
         sweep = {"name": name, "id": name, "project": self._project(v.get("projectName"))}
         return {"upsertSweep": {"sweep": sweep, "configValidationWarnings": []}}
+
+    def _GetSweep(self, v: dict[str, Any]) -> Any:
+        given = self.sweeps.get(v["name"])
+        if given is None:
+            return {"project": {"sweep": None}}
+        sweep = {
+            "id": v["name"],
+            "name": v["name"],
+            "displayName": None,
+            "method": yaml.safe_load(given["config"])["method"],
+            "state": "RUNNING",
+            "description": None,
+            "bestLoss": None,
+            "config": given["config"],
+            "createdAt": "2026-01-01T00:00:00",
+            "updatedAt": None,
+            "runCount": 0,
+            "runCountExpected": None,
+        }
+        return {"project": {"sweep": sweep}}
+
+    _GetSweepLegacy = _GetSweep
 
     def _CreateAgent(self, v: dict[str, Any]) -> Any:
         return {"createAgent": {"agent": {"id": "agent"}}}
 
     def _Heartbeat(self, v: dict[str, Any]) -> Any:
-        told = [self.commands.pop(0)] if self.commands else [{"type": "exit"}]
+        if any(json.loads(v.get("runState") or "{}").values()):
+            told = []
+        else:
+            told = [self.commands.pop(0)] if self.commands else [{"type": "exit"}]
         return {"agentHeartbeat": {"agent": {"id": "agent"}, "commands": json.dumps(told)}}
 
 

@@ -114,12 +114,26 @@ def _agreed_spec(folder: StudyFolder, spec: StudySpec) -> StudySpec:
         ResultsError: It was asked something else.
     """
     if not folder.spec.exists():
-        text = yaml.safe_dump(spec.model_dump(mode="json", by_alias=True), sort_keys=False)
-        files.write_atomic(folder.spec, text)
+        _write_spec(folder, spec)
         return spec
     stored = read_spec(folder)
+    if _is_longer(spec, stored):
+        stored = stored.model_copy(update={"space": spec.space})
+        _write_spec(folder, stored)
     refuse_other(stored, spec, folder)
     return stored.model_copy(update={"max_failures": spec.max_failures})
+
+
+def _write_spec(folder: StudyFolder, spec: StudySpec) -> None:
+    text = yaml.safe_dump(spec.model_dump(mode="json", by_alias=True), sort_keys=False)
+    files.write_atomic(folder.spec, text)
+
+
+def _is_longer(spec: StudySpec, stored: StudySpec) -> bool:
+    """Whether a study only lists more configurations behind those it had: trials stay the same."""
+    listed, known = spec.space.configurations, stored.space.configurations
+    as_before = spec.space.model_copy(update={"configurations": known})
+    return len(listed) > len(known) and listed[: len(known)] == known and as_before == stored.space
 
 
 def refuse_other(stored: StudySpec, spec: StudySpec, folder: StudyFolder) -> None:

@@ -256,6 +256,10 @@ class ResultsRoot:
         """Return the file of what a worker process says."""
         return self.root / "logs" / f"worker_{number}.log"
 
+    def mirror_log(self, study: str) -> Path:
+        """Return the file of what the mirror process of a study says."""
+        return self.root / "logs" / f"wandb_{checked_name(study, 'study')}.log"
+
     @property
     def best_configs(self) -> Path:
         """Configurations that won a study."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -21,7 +21,12 @@ from tuning.measures import PREDICTIONS
 from tuning.paths import ResultsRoot
 from tuning.ranking import Contender
 from tuning.records import TrialRecord, TrialStatus
-from tuning.scoring import METRIC_PREFIX, TRANSFER_SCORE
+from tuning.scoring import (
+    METRIC_PREFIX,
+    TRANSFER_SCORE,
+    accuracy_name,
+    calculate_transfer_score,
+)
 from tuning.study import StudySpec, existing_spec, readable_records, trial_index
 from tuning.tasks.items import EVALUATED_TASKS
 
@@ -42,6 +47,26 @@ class JobType(StrEnum):
     TRIAL = "trial"
     BASE = "base"
     CONFIRM = "confirm"
+    ANALYSIS = "analysis"
+
+
+class Artifact(NamedTuple):
+    """Files that belong together."""
+
+    kind: str
+    paths: Sequence[Path]
+    aliases: Sequence[str] = ("latest",)
+    is_final: bool = True
+    """Whether the files never change again."""
+
+
+class Scatter(NamedTuple):
+    """A chart of one column of a table against another."""
+
+    table: str
+    x: str
+    y: str
+    title: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,11 +85,20 @@ class TrackedRun:
     """What was logged, each with its `trainer/step`, in order."""
     summary: Mapping[str, float | str | None] = field(default_factory=dict)
     """Single values, `final/*` among them."""
-    answers: Sequence[Mapping[str, Any]] = ()
-    """A sample of what was asked and answered."""
-    artifacts: Mapping[str, Sequence[Path]] = field(default_factory=dict)
-    """Files that never change again, by the kind of artifact."""
+    tables: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    """Tables by name; all rows of one have the same columns."""
+    scatters: Mapping[str, Scatter] = field(default_factory=dict)
+    pages: Mapping[str, str] = field(default_factory=dict)
+    """HTML by name."""
+    artifacts: Sequence[Artifact] = ()
+    content: str | None = None
+    """Of a run that may change: a fingerprint of what it says now. None for one that never does."""
     is_failure: bool = False
+
+    @property
+    def num_rows(self) -> int:
+        """Rows that a tracker has of it: one more shows what may change."""
+        return len(self.rows) + (self.content is not None)
 
 
 def runs_of(root: ResultsRoot, study: str) -> Iterator[TrackedRun]:
@@ -112,7 +146,7 @@ def _base_run(spec: StudySpec, record: TrialRecord) -> TrackedRun:
         name=f"untouched {model}",
         group=spec.name,
         job_type=JobType.BASE,
-        tags=_tags(spec, TrialStatus.COMPLETED),
+        tags=tags_of(spec, TrialStatus.COMPLETED),
         config={"model": model, "keys": {"base": record.result.base_key}},
         summary=summary,
     )
@@ -128,7 +162,7 @@ def _trial_run(root: ResultsRoot, spec: StudySpec, record: TrialRecord) -> Track
         name=f"{place:04d} {label} seed {record.seed}",
         group=spec.name,
         job_type=JobType.CONFIRM if spec.confirms else JobType.TRIAL,
-        tags=_tags(spec, result.status),
+        tags=tags_of(spec, result.status),
         config={
             **config.model_dump(mode="json"),
             "trial": {"id": record.trial_id, "seed": record.seed, **record.parameters},
@@ -140,15 +174,16 @@ def _trial_run(root: ResultsRoot, spec: StudySpec, record: TrialRecord) -> Track
                 "base": result.base_key,
             },
         },
-        rows=_rows(root, record),
+        rows=_rows(root, spec, record),
         summary=_summary(record),
-        answers=_answers(root, record),
+        tables=_answers(root, record),
         artifacts=_artifacts(root, spec, record),
         is_failure=result.status is TrialStatus.FAILED,
     )
 
 
-def _tags(spec: StudySpec, status: TrialStatus) -> list[str]:
+def tags_of(spec: StudySpec, status: TrialStatus) -> list[str]:
+    """Return the tags of a run: study, strategy, model, and how it ended."""
     tags = (
         f"study:{spec.name}",
         f"strategy:{spec.space.strategy.value}",
@@ -158,15 +193,20 @@ def _tags(spec: StudySpec, status: TrialStatus) -> list[str]:
     return [tag[:_MAX_TAG] for tag in tags]
 
 
-def _rows(root: ResultsRoot, record: TrialRecord) -> list[dict[str, float]]:
+def _rows(root: ResultsRoot, spec: StudySpec, record: TrialRecord) -> list[dict[str, float]]:
     """Return a row for each step that something is known of, up to the trial's own last one."""
     by_step: dict[int, dict[str, float]] = {}
     for line in read_progress(root.training(record.result.training_key)):
         if line["step"] > record.result.step:
             continue
         row = by_step.setdefault(line["step"], {STEP: line["step"]})
-        prefix = "spelling/train_" if line["kind"] == "train" else ""
-        row |= {f"{prefix}{k}": v for k, v in line.items() if k not in ("step", "kind")}
+        if line["kind"] == "train":
+            row |= {f"spelling/train_{k}": v for k, v in line.items() if k not in ("step", "kind")}
+            continue
+        row |= {k: v for k, v in line.items() if k not in ("step", "kind")}
+        spelling, position, count = (line[accuracy_name(task)] for task in EVALUATED_TASKS)
+        # Of few words, as the curves are; the trial's own stands in the summary.
+        row[TRANSFER_SCORE] = calculate_transfer_score(spelling, position, count, *spec.weights)
     return [by_step[step] for step in sorted(by_step)]
 
 
@@ -198,33 +238,40 @@ def _summary(record: TrialRecord) -> dict[str, float | str | None]:
     return found
 
 
-def _answers(root: ResultsRoot, record: TrialRecord) -> list[dict[str, Any]]:
+def _answers(root: ResultsRoot, record: TrialRecord) -> dict[str, list[dict[str, Any]]]:
     """Return the same few questions of each task for every run, with what was answered."""
     result = record.result
     if result.evaluation_key is None:
-        return []
+        return {}
     path = root.training(result.training_key).evaluation(result.evaluation_key) / PREDICTIONS
     try:
         table = pd.read_parquet(path, columns=list(_ANSWER_COLUMNS))
     except (OSError, ValueError, KeyError):
-        return []
+        return {}
     hashed = pd.util.hash_pandas_object(table[["task", "word", "template"]], index=False)
     shown = table.assign(order=hashed).sort_values("order").groupby("task", sort=True)
     sample = shown.head(NUM_SHOWN_ANSWERS).sort_values(["task", "order"])[list(_ANSWER_COLUMNS)]
     sample["margin"] = sample["margin"].round(3).astype(float)
-    rows = sample.astype(object).where(sample.notna(), None)
-    return [{str(name): value for name, value in row.items()} for row in rows.to_dict("records")]
+    rows = sample.astype(object).where(sample.notna(), None).to_dict("records")
+    named = [{str(name): value for name, value in row.items()} for row in rows]
+    return {"answers": named} if named else {}
 
 
-def _artifacts(
-    root: ResultsRoot, spec: StudySpec, record: TrialRecord
-) -> dict[str, tuple[Path, ...]]:
+def _artifacts(root: ResultsRoot, spec: StudySpec, record: TrialRecord) -> list[Artifact]:
     """Return files that are there; an adapter may have been cleaned away."""
-    result = record.result
-    adapter = root.training(result.training_key).adapter(result.step)
+    training = root.training(record.result.training_key)
     wanted = {
-        "lora-adapter": [adapter / "adapter_config.json", adapter / "adapter_model.safetensors"],
         "trial-config": [root.study(spec.name).trial(record.trial_id).config],
+        "dataset-manifest": [training.identity],
     }
-    found = {kind: tuple(p for p in paths if p.is_file()) for kind, paths in wanted.items()}
-    return {kind: paths for kind, paths in found.items() if paths}
+    found = {kind: [p for p in paths if p.is_file()] for kind, paths in wanted.items()}
+    made = [Artifact(kind, paths) for kind, paths in found.items() if paths]
+    return [*adapter_artifact(root, record), *made]
+
+
+def adapter_artifact(root: ResultsRoot, record: TrialRecord, *aliases: str) -> Iterator[Artifact]:
+    """Yield the adapter of a trial if it is there, under `latest` and other aliases."""
+    adapter = root.training(record.result.training_key).adapter(record.result.step)
+    paths = [adapter / "adapter_config.json", adapter / "adapter_model.safetensors"]
+    if all(path.is_file() for path in paths):
+        yield Artifact("lora-adapter", paths, ("latest", *aliases))

@@ -1,8 +1,11 @@
-"""Weights & Biases as a mirror of the folders: offline runs first, uploaded when asked.
+"""Weights & Biases as a mirror of the folders: offline runs first, uploaded when asked; sweeps.
 
 Training never imports wandb. Here finished trials become offline runs, each complete in one go and
 known by an id that follows from the trial; a ledger of one small file a run says which are written
 and which the server has. So the same call may be repeated, and cut off, at any time.
+
+A sweep needs its server only to be registered and to hand out points. Without one, a study runs as
+any other, and its runs are adopted into a sweep when they are uploaded.
 
 Facts of wandb 0.31 that this rests on: `finish()` is no barrier for what is on disk, `teardown()`
 is; the exit code of `wandb sync` is 0 also when nothing was sent, and its marker `.synced` may
@@ -15,26 +18,37 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import importlib.util
+import io
 import json
 import os
+import queue
 import struct
 import subprocess
 import sys
+import threading
 import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import psutil
+import yaml
 
 from tuning import files
-from tuning.errors import ResultsError, UserError
-from tuning.paths import ResultsRoot, checked_name
-from tuning.scoring import METRIC_PREFIX
-from tuning.tracked_runs import STEP, TrackedRun, runs_of
+from tuning.errors import LockedError, ResultsError, UserError
+from tuning.grid import create_hyperparameter_grid
+from tuning.paths import DEFAULT_RESULTS_DIR, ResultsRoot, checked_name
+from tuning.scoring import METRIC_PREFIX, TRANSFER_SCORE
+from tuning.search_space import SearchSpace
+from tuning.study import existing_spec
+from tuning.sweep_laws import Method, check_sweep
+from tuning.sweeps import SweepLink, sweep_definition
+from tuning.tracked_analysis import analysis_run, analysis_run_id
+from tuning.tracked_runs import STEP, Artifact, JobType, TrackedRun, runs_of
+from tuning.wandb_views import build_workspace
 
 PROJECT = "llm-spelling-transfer-learning"
 
@@ -83,7 +97,8 @@ def upload(root: ResultsRoot, study: str, seconds: float) -> Mirrored:
     """Write what is missing, and send every run that the server does not have whole.
 
     What arrived before something broke is not sent again: the server is asked how many rows it has,
-    and gets the others. A run counts as sent when the server says that it has all of them.
+    and gets the others. A run counts as sent when the server says that it has all of them. A study
+    that was run as a sweep without a server becomes one when all its runs are there.
 
     Args:
         root: Where the study is, and where its runs go.
@@ -97,34 +112,87 @@ def upload(root: ResultsRoot, study: str, seconds: float) -> Mirrored:
     mirrored = Mirrored()
     server: _Server | None = None
     with _alone(root):
+        link = SweepLink.read(root, study)
         # All are written before a server is asked for: without one they are all here.
         for run, entry in list(_written(root, study, mirrored)):
             state = entry.state
             if state is not State.SYNCED:
                 server = server or _Server(root)
-                problem = _send(root, run, entry, server, seconds)
+                if run.content is not None:
+                    # What is written already comes back without what it says.
+                    run = analysis_run(root, study) or run
+                problem = _send(root, run, entry, server, seconds, _sweep_of(link, run))
                 state = State.FAILED if problem else State.SYNCED
                 if problem:
                     mirrored.problems[run.run_id] = problem
                 entry.written_as(root, state)
             mirrored.states[run.run_id] = state
+        if link is not None and link.sweep is None and not mirrored.problems:
+            _adopt(root, study, link, server or _Server(root))
     return mirrored
 
 
 def _written(
     root: ResultsRoot, study: str, mirrored: Mirrored
 ) -> Iterator[tuple[TrackedRun, _Entry]]:
-    """Yield the runs of a study, each once its offline run is there."""
-    for run in runs_of(root, study):
+    """Yield the runs of a study, each once its offline run is there; the analysis last."""
+    link = SweepLink.read(root, study)
+    for run in _runs(root, study, link):
         entry = _Entry.read(root, run.run_id)
-        if entry is None or not (entry.state is State.SYNCED or entry.file(root).is_file()):
-            entry = _write(root, run)
+        if entry is None or not entry.is_there(root) or entry.content != run.content:
+            entry = _write(root, run, sweep=_sweep_of(link, run))
             mirrored.num_new += 1
         yield run, entry
 
 
-def _alone(root: ResultsRoot) -> contextlib.AbstractContextManager[None]:
-    return files.exclusive_lock(root.wandb / ".lock", "the runs of Weights & Biases")
+def _runs(root: ResultsRoot, study: str, link: SweepLink | None) -> Iterator[TrackedRun]:
+    """Yield what is to be shown of a study: runs under the ids that a sweep's server gave them."""
+    spec = existing_spec(root, study)
+    default = spec.plan().point_of({})
+    for run in runs_of(root, study):
+        trial = run.config.get("trial", {})
+        parameters = {k: v for k, v in trial.items() if k not in ("id", "seed")}
+        known = link.run_ids_of(parameters, default) if link and trial else []
+        for run_id in known or [run.run_id]:
+            yield replace(run, run_id=run_id)
+    if files.is_locked(root.study(study).lock):
+        # More is to come; what is said of all is said when all have ended.
+        return
+    analysis_id = analysis_run_id(spec)
+    entry = _Entry.read(root, analysis_id)
+    known_content = entry.content if entry is not None and entry.is_there(root) else None
+    analysis = analysis_run(root, study, known_content)
+    if analysis is not None:
+        yield analysis
+
+
+def _sweep_of(link: SweepLink | None, run: TrackedRun) -> str | None:
+    """Return the sweep that a run belongs to: trials do, and what is said of all does not."""
+    if link is None or link.sweep is None or run.job_type is not JobType.TRIAL:
+        return None
+    if link.runs and run.run_id not in {own.run_id for own in link.runs}:
+        # The default that an agent trains beside, for comparison.
+        return None
+    return link.sweep
+
+
+@contextlib.contextmanager
+def _alone(root: ResultsRoot) -> Iterator[None]:
+    """Wait until no other process writes runs: a mirror ends a little after its study."""
+    deadline = time.monotonic() + _TURN_SECONDS
+
+    def wait() -> None:
+        if time.monotonic() > deadline:
+            raise LockedError(
+                f"another process writes or sends the runs of Weights & Biases (lock {lock})"
+            )
+
+    lock = root.wandb / ".lock"
+    with files.exclusive_lock(lock, "the runs of Weights & Biases", wait):
+        yield
+
+
+_TURN_SECONDS = 60.0
 
 
 def _check_installed() -> None:
@@ -145,6 +213,8 @@ class _Entry:
     folder: str
     """Its folder, below that of all runs."""
     state: State
+    content: str | None = None
+    """Fingerprint of what it says, for a run that may change."""
 
     @classmethod
     def path(cls, root: ResultsRoot, run_id: str) -> Path:
@@ -157,9 +227,9 @@ class _Entry:
             return None
         try:
             raw = files.read_json(path)
-            files.check_types(raw, {"folder": str, "state": str})
+            files.check_types(raw, {"folder": str, "state": str, "content": (str, type(None))})
             folder = checked_name(raw["folder"], "folder")
-            return cls(run_id, folder, State(raw["state"]))
+            return cls(run_id, folder, State(raw["state"]), raw.get("content"))
         except (ResultsError, ValueError, TypeError, AttributeError):
             # Written anew from the study's folders: nothing is lost.
             return None
@@ -167,8 +237,12 @@ class _Entry:
     def file(self, root: ResultsRoot) -> Path:
         return root.wandb / self.folder / f"run-{self.run_id}.wandb"
 
+    def is_there(self, root: ResultsRoot) -> bool:
+        """Whether nothing is left to be written of it."""
+        return self.state is State.SYNCED or self.file(root).is_file()
+
     def written_as(self, root: ResultsRoot, state: State) -> None:
-        value = {"folder": self.folder, "state": state.value}
+        value = {"folder": self.folder, "state": state.value, "content": self.content}
         files.write_json(self.path(root, self.run_id), value)
 
 
@@ -190,30 +264,42 @@ def environment(root: ResultsRoot) -> dict[str, str]:
     }
 
 
-def _write(root: ResultsRoot, run: TrackedRun, first: int = 0) -> _Entry:
+_NOT_OURS = ("RUN_ID", "NAME", "RUN_GROUP", "JOB_TYPE", "TAGS", "NOTES", "RESUME", "SWEEP_ID")
+"""What wandb would take from its environment for a run; ours are named by themselves."""
+
+
+def _settle(root: ResultsRoot, **more: str) -> None:
+    """Set this process up for wandb, before its import."""
+    for name in (*_NOT_OURS, "SWEEP_PARAM_PATH", "DIR", "MODE"):
+        os.environ.pop(f"WANDB_{name}", None)
+    os.environ.update(environment(root) | more)
+
+
+def _write(root: ResultsRoot, run: TrackedRun, first: int = 0, sweep: str | None = None) -> _Entry:
     """Write one offline run, see that it is whole, and enter it in the ledger.
 
     Args:
         root: Where to.
         run: What it says.
         first: Rows that are left out, since the server has them.
+        sweep: The sweep that it belongs to.
     """
     for old in root.wandb.glob(f"offline-run-*-{run.run_id}*"):
         files.remove_folder(old)
     files.make_folder(root.wandb)
-    folder = _log(root, run, first)
+    folder = _log(root, run, first, sweep)
     found = read_offline_run(folder / f"run-{run.run_id}.wandb")
-    wanted = len(run.rows) - first
+    wanted = run.num_rows - (0 if run.content else first)
     if found.exit_code is None or len(found.rows) != wanted:
         raise ResultsError(f"{folder} holds {len(found.rows)} of {wanted} rows; is the disk full?")
-    entry = _Entry(run.run_id, folder.name, State.WRITTEN)
+    entry = _Entry(run.run_id, folder.name, State.WRITTEN, run.content)
     entry.written_as(root, State.WRITTEN)
     return entry
 
 
-def _log(root: ResultsRoot, run: TrackedRun, first: int) -> Path:
+def _log(root: ResultsRoot, run: TrackedRun, first: int, sweep: str | None) -> Path:
     """Have wandb write the run; return its folder once everything is on disk."""
-    os.environ.update(environment(root))
+    _settle(root)
     import wandb
 
     try:
@@ -228,18 +314,26 @@ def _log(root: ResultsRoot, run: TrackedRun, first: int) -> Path:
             dir=str(root.root.absolute()),
             mode="offline",
             reinit="create_new",
-            settings=wandb.Settings(**_LEAN),
+            settings=wandb.Settings(**_LEAN, **({"sweep_id": sweep} if sweep else {})),
         )
         folder = Path(tracked.settings.sync_dir)
         tracked.define_metric(STEP, hidden=True)
         for prefix in METRIC_PREFIX.values():
             tracked.define_metric(f"{prefix}/*", step_metric=STEP)
+        tracked.define_metric(TRANSFER_SCORE, step_metric=STEP)
         for number, row in enumerate(run.rows[first:], first):
-            tracked.log(dict(row), step=number)
-        if run.answers:
-            tracked.summary["answers"] = _table(wandb, run)
-        for kind, paths in run.artifacts.items():
-            tracked.log_artifact(_artifact(wandb, run, kind, paths), aliases=["latest"])
+            # At once, or the last row would overwrite what the summary is told below.
+            tracked.log(dict(row), step=number, commit=True)
+        tables = {name: _table(wandb, rows) for name, rows in run.tables.items()}
+        if run.content is None:
+            for name, table in tables.items():
+                tracked.summary[name] = table
+        else:
+            # Charts are drawn of what was logged; the newest row is what is shown.
+            tracked.log(_shown(wandb, run, tables), step=first, commit=True)
+            tracked.summary[_CONTENT] = run.content
+        for artifact in run.artifacts:
+            tracked.log_artifact(_artifact(wandb, run, artifact), aliases=list(artifact.aliases))
         tracked.summary.update(dict(run.summary))
         tracked.finish(exit_code=int(run.is_failure))
     except (wandb.Error, OSError) as error:
@@ -264,16 +358,31 @@ _LEAN: Mapping[str, Any] = {
 """Nothing of the machine, the code or the surroundings is written."""
 
 
-def _table(wandb: Any, run: TrackedRun) -> Any:
-    columns = list(run.answers[0])
-    return wandb.Table(columns=columns, data=[[row[c] for c in columns] for row in run.answers])
+_CONTENT = "content"
+"""Under which the server remembers what a run that may change says."""
 
 
-def _artifact(wandb: Any, run: TrackedRun, kind: str, paths: Sequence[Path]) -> Any:
-    artifact = wandb.Artifact(f"{kind}-{run.run_id}", type=kind)
-    for path in paths:
-        # No copy: adapters and configurations of finished trials never change.
-        artifact.add_file(str(path.absolute()), name=path.name, policy="immutable")
+def _table(wandb: Any, rows: Sequence[Mapping[str, Any]]) -> Any:
+    columns = list(rows[0])
+    data = [[row[column] for column in columns] for row in rows]
+    return wandb.Table(columns=columns, data=data, allow_mixed_types=True)
+
+
+def _shown(wandb: Any, run: TrackedRun, tables: Mapping[str, Any]) -> dict[str, Any]:
+    charts = {
+        name: wandb.plot.scatter(tables[chart.table], chart.x, chart.y, title=chart.title)
+        for name, chart in run.scatters.items()
+    }
+    pages = {name: wandb.Html(page, inject=False) for name, page in run.pages.items()}
+    return {**tables, **charts, **pages}
+
+
+def _artifact(wandb: Any, run: TrackedRun, given: Artifact) -> Any:
+    artifact = wandb.Artifact(f"{given.kind}-{run.run_id}", type=given.kind)
+    for path in given.paths:
+        # No copy of what never changes again, such as the adapters of finished trials.
+        policy = "immutable" if given.is_final else "mutable"
+        artifact.add_file(str(path.absolute()), name=path.name, policy=policy)
     return artifact
 
 
@@ -293,6 +402,14 @@ class _OnServer(NamedTuple):
 
     num_rows: int
     has_ended: bool
+    content: str | None = None
+    sweep: str | None = None
+
+    def is_whole(self, run: TrackedRun) -> bool:
+        """Whether nothing is to be sent."""
+        if run.content is not None:
+            return self.has_ended and self.content == run.content
+        return self.has_ended and self.num_rows == run.num_rows
 
 
 class _Server:
@@ -304,17 +421,61 @@ class _Server:
         Raises:
             UserError: The server cannot be reached, or refuses.
         """
-        os.environ.update(environment(root) | _RETRIES)
+        _settle(root, **_RETRIES)
         import wandb
 
         self._wandb = wandb
         try:
             self._connect()
         except wandb.Error as error:
-            raise UserError(_one_line(f"Weights & Biases: {error}; the runs stay here")) from error
+            raise UserError(_one_line(f"Weights & Biases: {error}")) from error
 
     def _connect(self) -> Any:
         return self._wandb.Api(timeout=_ANSWER_SECONDS)
+
+    def register(self, definition: Mapping[str, Any], prior_runs: Sequence[str]) -> str:
+        """Register a sweep and return its id.
+
+        Raises:
+            UserError: The server refuses.
+        """
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):
+                return str(
+                    self._wandb.sweep(
+                        dict(definition), project=PROJECT, prior_runs=list(prior_runs)
+                    )
+                )
+        except (self._wandb.Error, ValueError) as error:
+            raise UserError(_one_line(f"the sweep was not registered: {error}")) from error
+
+    def entity(self) -> str:
+        """Return the account or team that runs go to."""
+        connected = self._connect()
+        return str(connected.settings.get("entity") or connected.default_entity)
+
+    def save(self, workspace: Any) -> None:
+        """Save a workspace.
+
+        Raises:
+            UserError: The server refuses.
+        """
+        try:
+            workspace.save()
+        except (self._wandb.Error, ValueError) as error:
+            raise UserError(_one_line(f"the workspace was not saved: {error}")) from error
+
+    def sweep(self, sweep: str) -> dict[str, Any]:
+        """Return the definition of a sweep.
+
+        Raises:
+            UserError: The server has none, or does not say.
+        """
+        path = sweep if "/" in sweep else f"{PROJECT}/{sweep}"
+        try:
+            return dict(self._connect().sweep(path).config)
+        except (self._wandb.Error, ValueError) as error:
+            raise UserError(_one_line(f"sweep {sweep}: {error}")) from error
 
     def find(self, run_id: str) -> _OnServer | None:
         """Return what it has of a run; None for nothing.
@@ -325,7 +486,12 @@ class _Server:
         try:
             # Anew each time: it would repeat its last answer, and ends with `teardown()`.
             run = self._connect().run(f"{PROJECT}/{run_id}")
-            return _OnServer(int(run.history_line_count or 0), run.state != "running")
+            return _OnServer(
+                int(run.history_line_count or 0),
+                run.state not in ("running", "pending"),
+                run.summary.get(_CONTENT),
+                run.sweep_name,
+            )
         except (self._wandb.Error, ValueError) as error:
             if "Could not find run" in str(error):
                 return None
@@ -340,21 +506,27 @@ def _one_line(text: str) -> str:
 
 
 def _send(
-    root: ResultsRoot, run: TrackedRun, entry: _Entry, server: _Server, seconds: float
+    root: ResultsRoot,
+    run: TrackedRun,
+    entry: _Entry,
+    server: _Server,
+    seconds: float,
+    sweep: str | None,
 ) -> str | None:
     """Upload what the server lacks of one run; return why it is not whole there, or None."""
-    wanted = len(run.rows)
+    wanted = run.num_rows
     try:
         have = server.find(run.run_id)
-        if have == (wanted, True):
+        if have is not None and have.is_whole(run):
             return None
-        if have is not None and have.num_rows > wanted:
+        if have is not None and run.content is None and have.num_rows > wanted:
             return f"the server has {have.num_rows} rows of {wanted}; delete the run there"
         if have is not None:
-            entry = _write(root, run, first=have.num_rows)
+            # Anew also without any rows there: wandb's marker may stand beside what was refused.
+            entry = _write(root, run, have.num_rows, sweep)
         problem = _sync(root, entry, seconds)
         deadline = time.monotonic() + _SETTLE_SECONDS
-        while (have := server.find(run.run_id)) != (wanted, True):
+        while (have := server.find(run.run_id)) is None or not have.is_whole(run):
             if problem is not None or time.monotonic() > deadline:
                 rows = have.num_rows if have else 0
                 return problem or f"the server has {rows} of {wanted} rows"
@@ -421,6 +593,187 @@ def _kill_all(pid: int) -> None:
 
 
 _KILL_SECONDS = 10.0
+
+
+# --- sweeps -------------------------------------------------------------------------------------
+
+
+def create_wandb_sweep(
+    space: SearchSpace | None = None,
+    *,
+    name: str | None = None,
+    method: Method | None = None,
+    min_iterations: int | None = None,
+    root: ResultsRoot | None = None,
+) -> str:
+    """Register a space as a sweep and return its id; needs a server and a key.
+
+    Args:
+        space: What is varied; all 13 hyperparameters of the default space if not given.
+        name: Of the sweep.
+        method: grid, random or bayes; by default what corresponds to the space's strategy.
+        min_iterations: Evaluations after which hyperband may stop a run early; None for never.
+        root: Below which wandb writes its own files.
+
+    Raises:
+        ConfigError: W&B has no such sweep; nothing was asked of the server.
+        UserError: wandb is not installed, or the server cannot be reached, or refuses.
+    """
+    chosen = space or SearchSpace(candidates=create_hyperparameter_grid())
+    definition = sweep_definition(chosen, name=name, method=method, min_iterations=min_iterations)
+    return register_sweep(root or ResultsRoot(DEFAULT_RESULTS_DIR), definition)
+
+
+def register_sweep(
+    root: ResultsRoot, definition: Mapping[str, Any], prior_runs: Sequence[str] = ()
+) -> str:
+    """Register a sweep and return its id.
+
+    Args:
+        root: Below which wandb writes its own files.
+        definition: In W&B's own format.
+        prior_runs: Runs that the server has, to be taken into it.
+
+    Raises:
+        ConfigError: The definition breaks a law; nothing was asked of the server.
+        UserError: wandb is not installed, or the server cannot be reached, or refuses.
+    """
+    check_sweep(definition)
+    _check_installed()
+    return _Server(root).register(definition, prior_runs)
+
+
+def _adopt(root: ResultsRoot, study: str, link: SweepLink, server: _Server) -> None:
+    """Make the sweep of a study that was run without a server, once, of the runs that are there."""
+    trials = [run.run_id for run in runs_of(root, study) if run.job_type is JobType.TRIAL]
+    if not trials or link.definition is None:
+        return
+    found = server.find(trials[0])
+    # Cut off after the server made it, and before this was written down.
+    link.sweep = (found and found.sweep) or server.register(link.definition, trials)
+    link.write(root)
+
+
+def constants_of_sweep(root: ResultsRoot, sweep: str) -> dict[str, Any]:
+    """Return what a sweep sets and does not vary, by flat names.
+
+    Args:
+        root: Below which wandb writes its own files.
+        sweep: Its id, or entity/project/id.
+
+    Raises:
+        UserError: The sweep cannot be had.
+    """
+    _check_installed()
+    parameters: Mapping[str, Mapping[str, Any]] = _Server(root).sweep(sweep).get("parameters", {})
+    return {name: of["value"] for name, of in parameters.items() if "value" in of}
+
+
+class SweepJob(NamedTuple):
+    """A point that a sweep's server wants to be tried."""
+
+    run_id: str
+    parameters: Mapping[str, Any]
+
+
+def sweep_jobs(root: ResultsRoot, sweep: str, count: int) -> Iterator[SweepJob]:
+    """Yield the points that a server hands out; wandb's agent keeps in touch meanwhile.
+
+    Each counts as done when the next is asked for. Ends when the server has no more.
+
+    Args:
+        root: Below which wandb writes its own files.
+        sweep: Its id, or entity/project/id.
+        count: At most so many.
+
+    Raises:
+        UserError: The sweep cannot be had.
+    """
+    _check_installed()
+    _Server(root)
+    os.environ["WANDB_DIR"] = str(root.root.absolute())
+    import wandb
+
+    given: queue.Queue[SweepJob | Exception | None] = queue.Queue()
+    is_over = threading.Event()
+    done: dict[str, threading.Event] = {}
+
+    def hand_over() -> None:
+        if is_over.is_set():
+            return
+        run_id = os.environ["WANDB_RUN_ID"]
+        told = yaml.safe_load(Path(os.environ["WANDB_SWEEP_PARAM_PATH"]).read_text("utf-8")) or {}
+        is_done = done[run_id] = threading.Event()
+        values = {k: v["value"] for k, v in told.items() if isinstance(v, Mapping)}
+        # A wish of the server to end it early comes as an exception; it is short, and goes on.
+        with contextlib.suppress(Exception):
+            given.put(SweepJob(run_id, values))
+            is_done.wait()
+
+    def attend() -> None:
+        try:
+            wandb.agent(sweep, function=hand_over, project=PROJECT, count=count)
+            given.put(None)
+        except Exception as error:
+            given.put(error)
+
+    threading.Thread(target=attend, daemon=True).start()
+    try:
+        while True:
+            try:
+                job = given.get(timeout=_LOOK_SECONDS)
+            except queue.Empty:
+                # Ctrl-C is heard between two looks.
+                continue
+            if job is None:
+                return
+            if isinstance(job, Exception):
+                raise UserError(_one_line(f"sweep {sweep}: {job}")) from job
+            yield job
+            done[job.run_id].set()
+    finally:
+        is_over.set()
+        for is_done in done.values():
+            is_done.set()
+
+
+_LOOK_SECONDS = 0.5
+
+
+# --- views --------------------------------------------------------------------------------------
+
+
+def publish_views(root: ResultsRoot, study: str) -> str:
+    """Save the workspace of a study on the server, or bring the saved one up to date.
+
+    Args:
+        root: Where the study is, and what was saved is remembered.
+        study: Its name.
+
+    Returns:
+        Where to look at it.
+
+    Raises:
+        UserError: wandb or wandb-workspaces is not installed, there is no such study, or the server
+            cannot be reached, or refuses.
+    """
+    _check_installed()
+    if importlib.util.find_spec("wandb_workspaces") is None:
+        raise UserError("wandb-workspaces is not installed: pip install 'tuning[wandb]'")
+    spec = existing_spec(root, study)
+    parameters = [(p.key, p.is_log) for p in spec.space.points().parameters]
+    remembered = root.wandb / "views" / f"{checked_name(study, 'study')}.json"
+    with _alone(root):
+        server = _Server(root)
+        workspace = build_workspace(server.entity(), PROJECT, study, parameters)
+        if remembered.exists():
+            known = files.read_json(remembered)
+            # The library's own way of saying which view it is, once read from an address.
+            workspace._internal_name, workspace._internal_id = known["name"], known["id"]
+        server.save(workspace)
+        value = {"name": workspace._internal_name, "id": workspace._internal_id}
+        files.write_json(remembered, value)
+        return str(workspace.url)
 
 
 # --- reading ------------------------------------------------------------------------------------

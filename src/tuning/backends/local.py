@@ -117,7 +117,7 @@ def environments_of(
 
     Args:
         config: The study's default configuration; its model decides how many fit into memory.
-        num_workers: As many as asked for; None chooses.
+        num_workers: As many as asked for; None chooses: as many as keep the cores busy and fit.
         num_threads: Processor threads of a worker; None takes OMP_NUM_THREADS, or divides the
             cores.
         per_gpu: Workers of each visible GPU.
@@ -130,7 +130,8 @@ def environments_of(
         chosen = places[:num_workers] if num_workers else places
         threads = num_threads or max(1, cores // len(chosen))
         return [{"CUDA_VISIBLE_DEVICES": gpu, **_threads(threads)} for gpu in chosen]
-    count = num_workers or max(1, min(cores // (num_threads or 1), workers_that_fit(config)))
+    enough = num_threads or useful_threads(config)
+    count = num_workers or max(1, min(cores // enough, workers_that_fit(config)))
     return [_threads(num_threads or max(1, cores // count))] * count
 
 
@@ -162,6 +163,19 @@ def visible_gpus() -> list[str]:
         return [name.strip() for name in visible.split(",") if name.strip() not in ("", "-1")]
     folder = Path("/proc/driver/nvidia/gpus")
     return [str(number) for number, _ in enumerate(folder.glob("*"))]
+
+
+def useful_threads(config: ExperimentConfig) -> int:
+    """Return how many threads a training of this model keeps busy, at least 1.
+
+    A small model's products are too small to share; a large model's share well, while two of them
+    side by side also share caches, and pay for calibration and the untouched model twice.
+    """
+    shape = architecture_of(config.tokenizer_config.model_name)
+    return 1 + (shape.num_parameters // _PARAMETERS_OF_A_THREAD if shape else 0)
+
+
+_PARAMETERS_OF_A_THREAD = 60_000_000
 
 
 def workers_that_fit(config: ExperimentConfig) -> int:

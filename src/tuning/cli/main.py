@@ -19,6 +19,7 @@ from tuning.cli import (
     recommend,
     report,
     study,
+    sweeping,
     tasks,
     tokens,
     tracking,
@@ -68,7 +69,6 @@ class Mode(StrEnum):
 
 
 _MISSING_PART = {
-    Mode.SWEEP: "sweeps in wandb_integration.py",
     Mode.LIGHTNING: "jobs in lightning_jobs.py",
 }
 
@@ -80,8 +80,13 @@ def root(
     name: Annotated[str, typer.Option(help="Name of the experiment.")] = options.DEFAULT_NAME,
     config: options.ConfigFile = None,
     space: Annotated[
-        str, typer.Option(help="With --mode grid: a one-at-a-time space by name, or a YAML file.")
+        str, typer.Option(help="With --mode grid or sweep: a space by name, or a YAML file.")
     ] = "default",
+    count: sweeping.Count = sweeping.DEFAULT_COUNT,
+    offline: Annotated[
+        bool,
+        typer.Option("--offline", help="With --mode sweep: without a server; adopted when synced."),
+    ] = False,
     focus: options.FocusOption = None,
     gpu_tier: Annotated[
         Literal["cpu", "t4", "a100"] | None, typer.Option(help="Class of machine.")
@@ -122,7 +127,9 @@ def root(
         )
         return
     if mode is Mode.SINGLE and "space" in is_given:
-        raise UserError("--space belongs to --mode grid; a single trial varies nothing")
+        raise UserError("--space belongs to --mode grid and sweep; a single trial varies nothing")
+    for option in {"count", "offline"} & is_given if mode is not Mode.SWEEP else ():
+        raise UserError(f"--{option} belongs to --mode sweep")
     given = {
         "experiment_name": name if config is not None and "name" in is_given else None,
         "lightning_config.gpu_tier": gpu_tier,
@@ -130,7 +137,7 @@ def root(
         "tokenizer_config.analyze_thinking_mode": "true" if analyze_thinking else None,
     }
     overrides = [f"{key}={value}" for key, value in given.items() if value is not None]
-    if mode is Mode.GRID:
+    if mode in (Mode.GRID, Mode.SWEEP):
         request = StudyRequest(
             name=name,
             space=space,
@@ -140,7 +147,18 @@ def root(
             results_dir=results_dir,
             config_dir=config_dir,
         )
-        study.grid(request, dry_run=dry_run, quiet=quiet, as_json=as_json)
+        if mode is Mode.GRID:
+            study.grid(request, dry_run=dry_run, quiet=quiet, as_json=as_json)
+            return
+        asked = sweeping.SweepRequest(
+            study=request,
+            count=count,
+            offline=offline,
+            dry_run=dry_run,
+            quiet=quiet,
+            as_json=as_json,
+        )
+        sweeping.run_sweep(asked)
         return
     trial.run_single(
         trial.SingleRequest(
@@ -159,7 +177,7 @@ def root(
 
 def _check_untrained(given: set[str]) -> None:
     """Refuse an option that changes a training: a token analysis trains nothing."""
-    for name in ("name", "space", "focus", "gpu_tier", "dry_run"):
+    for name in ("name", "space", "focus", "gpu_tier", "dry_run", "count", "offline"):
         if name in given:
             raise UserError(
                 f"--{name.replace('_', '-')} belongs to --mode single and grid; a token analysis "

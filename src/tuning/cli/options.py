@@ -64,6 +64,22 @@ class BackendName(StrEnum):
     RAY = "ray"
 
 
+class TrackingMode(StrEnum):
+    """What Weights & Biases is told while a study runs."""
+
+    OFFLINE = "offline"
+    ONLINE = "online"
+    DISABLED = "disabled"
+
+
+Tracking = Annotated[
+    TrackingMode | None,
+    typer.Option(
+        "--tracking",
+        help="Weights & Biases: offline writes runs that tuning wandb sync sends later, online "
+        "also sends them; WANDB_MODE or offline by default.",
+    ),
+]
 Backend = Annotated[
     BackendName,
     typer.Option("--backend", help="Where trials run: this machine, or a Ray cluster."),
@@ -72,7 +88,7 @@ Workers = Annotated[
     int | None,
     typer.Option(
         "--workers",
-        help="Trials at once; by default one for each GPU, or else for each core.",
+        help="Trials at once; by default one for each GPU, or else as many as keep the cores busy.",
         min=1,
         max=4096,
     ),
@@ -132,6 +148,7 @@ class Resources:
     max_cost: float | None = None
     hourly_price: float = 0.0
     retry_failed: bool = False
+    tracking: TrackingMode | None = None
 
     def __post_init__(self) -> None:
         if self.max_cost is not None and not self.hourly_price:

@@ -96,6 +96,7 @@ def run(
     max_cost: options.MaxCost = None,
     hourly_price: options.HourlyPrice = 0.0,
     retry_failed: options.RetryFailed = False,
+    tracking: options.Tracking = None,
     dry_run: options.DryRun = False,
     quiet: options.Quiet = False,
     as_json: options.Json = False,
@@ -119,6 +120,7 @@ def run(
         max_cost=max_cost,
         hourly_price=hourly_price,
         retry_failed=retry_failed,
+        tracking=tracking,
     )
     request = StudyRequest(
         name=_named(space) if name is None else name,
@@ -163,6 +165,7 @@ def resume(
     max_cost: options.MaxCost = None,
     hourly_price: options.HourlyPrice = 0.0,
     retry_failed: options.RetryFailed = False,
+    tracking: options.Tracking = None,
     quiet: options.Quiet = False,
     as_json: options.Json = False,
     results_dir: options.ResultsDir = options.RESULTS_DIR,
@@ -187,6 +190,7 @@ def resume(
         max_cost=max_cost,
         hourly_price=hourly_price,
         retry_failed=retry_failed,
+        tracking=tracking,
     )
     run_and_print(spec, results_dir, resources, quiet=quiet, as_json=as_json)
 
@@ -336,6 +340,7 @@ def run_and_print(
         UserError: The model or the results folder cannot be used, or too many trials failed.
         typer.Exit: It was stopped.
     """
+    from tuning.cli.mirroring import mirrored
     from tuning.cli.space import print_notes
     from tuning.cli.trial import ensure_model
 
@@ -343,7 +348,17 @@ def run_and_print(
     root = options.results_root(results_dir)
     if not quiet:
         print_notes(spec.space)
-    outcome = _run(spec, root, resources, quiet=quiet)
+    with mirrored(root, spec.name, resources.tracking):
+        outcome = _run(spec, root, resources, quiet=quiet)
+        print_outcome(spec, root, outcome, as_json=as_json)
+
+
+def print_outcome(spec: StudySpec, root: ResultsRoot, outcome: Outcome, *, as_json: bool) -> None:
+    """Analyse what was run and print what came out.
+
+    Raises:
+        typer.Exit: It was stopped.
+    """
     from tuning.executor import End
 
     if outcome.end is not End.FINISHED:

@@ -25,8 +25,8 @@ class StudyRequest:
     """What a user asks of a study."""
 
     name: str
-    space: str | None
-    """None is the default configuration alone, in the arms that are asked for."""
+    space: str | SearchSpace | None
+    """By name, or itself. None is the default alone, in the arms that are asked for."""
     arms: Sequence[str] | None = None
     replicates: int | None = None
     config: Path | None = None
@@ -54,10 +54,12 @@ def make_spec(request: StudyRequest) -> StudySpec:
     from tuning.model.hub import check_name
     from tuning.study import StudySpec
 
-    if request.space is not None:
+    if request.space is None:
+        space = _default_alone(request)
+    elif isinstance(request.space, str):
         space = load_space(request.space, [request.config_dir])
     else:
-        space = _default_alone(request)
+        space = request.space
     space = _with_options(space, request)
     base = overridden(
         _base(request, space),

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import select
+import sys
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tuning.cli import options
+from tuning.cli import mirroring, options, sweeping
 from tuning.errors import UserError
 
 if TYPE_CHECKING:
@@ -26,6 +30,10 @@ def group() -> None:
     """Show studies in Weights & Biases; they need it not, and never wait for it."""
 
 
+app.command("sweep")(sweeping.sweep)
+app.command("agent")(sweeping.agent)
+
+
 @app.command("sync")
 def sync(
     names: Annotated[
@@ -36,6 +44,10 @@ def sync(
     ] = False,
     watch: Annotated[
         bool, typer.Option("--watch", help="Go on until no driver of these studies runs.")
+    ] = False,
+    follow: Annotated[
+        bool,
+        typer.Option(mirroring.FOLLOW, hidden=True, help="Go on until the standard input ends."),
     ] = False,
     seconds: Annotated[
         float, typer.Option("--seconds", help="For which one run may be on its way.", min=1)
@@ -57,19 +69,18 @@ def sync(
     from tuning.tracked_runs import runs_of
 
     root = ResultsRoot(results_dir)
-    studies = _studies(root, names or [])
+    is_over: Callable[[float], bool] | None = _ended_input if follow else None
+    studies = _follow_from(root, names or []) if follow else _studies(root, names or [])
     if dry_run:
         plan = {name: [run.run_id for run in runs_of(root, name)] for name in studies}
         _answer({"dry_run": True, "runs": plan}, _plan_lines(plan), as_json=as_json)
         return
-    within = None if offline else seconds
-    found = _once(root, studies, within, quiet=quiet or as_json)
-    while watch and _is_running(root, studies):
-        time.sleep(_WATCH_SECONDS)
-        found = _once(root, studies, within, quiet=quiet or as_json)
-    if watch:
-        # What ended between the last look and the end of the drivers.
-        found = _once(root, studies, within, quiet=quiet or as_json)
+    if watch and is_over is None:
+        is_over = _no_driver(root, studies)
+    look = functools.partial(
+        _once, root, studies, None if offline else seconds, quiet=quiet or as_json
+    )
+    found = look() if is_over is None else _watch(look, is_over)
     answer = {
         name: {
             "runs": {run: state.value for run, state in of.states.items()},
@@ -83,7 +94,87 @@ def sync(
         raise typer.Exit(1)
 
 
+@app.command("publish-views")
+def publish_views(
+    name: Annotated[str, typer.Argument(help="Name of the study.")],
+    dry_run: options.DryRun = False,
+    quiet: options.Quiet = False,
+    as_json: options.Json = False,
+    results_dir: options.ResultsDir = options.RESULTS_DIR,
+) -> None:
+    """Save a workspace that shows the transfer: scatter plots, parallel coordinates, importance.
+
+    Once after the first sync; again, it brings the same workspace up to date.
+
+    Example: tuning wandb publish-views demo
+    """
+    from tuning.cli.progress import working
+    from tuning.paths import ResultsRoot
+    from tuning.study import existing_folder
+    from tuning.wandb_integration import publish_views as published
+
+    root = ResultsRoot(results_dir)
+    existing_folder(root, name)
+    if dry_run:
+        line = f"would save the workspace of study {name}"
+        _answer({"dry_run": True, "study": name}, [line], as_json=as_json)
+        return
+    with working(f"saving the workspace of {name}", quiet=quiet or as_json):
+        url = published(root, name)
+    _answer({"workspace": url}, [f"workspace: {url}"], as_json=as_json)
+
+
+def _watch(
+    look: Callable[[], dict[str, Mirrored]], is_over: Callable[[float], bool]
+) -> dict[str, Mirrored]:
+    """Look again and again, and a last time when it is over; a server that is away may return.
+
+    Args:
+        look: Brings all up to date.
+        is_over: Waits so many seconds, unless it is over before; tells whether it is.
+
+    Raises:
+        UserError: The last look failed.
+    """
+    seconds, said = 0.0, ""
+    while not is_over(seconds):
+        began = time.monotonic()
+        try:
+            look()
+        except UserError as error:
+            if str(error) != said:
+                said = str(error)
+                typer.echo(f"tuning: {said}; trying again", err=True)
+        # A long look is followed by a long rest: the trials come first.
+        seconds = max(_WATCH_SECONDS, _REST * (time.monotonic() - began))
+    return look()
+
+
 _WATCH_SECONDS = 5.0
+_REST = 10
+"""Rests, in looks."""
+
+
+def _no_driver(root: ResultsRoot, studies: list[str]) -> Callable[[float], bool]:
+    def is_over(seconds: float) -> bool:
+        time.sleep(seconds)
+        return not _is_running(root, studies)
+
+    return is_over
+
+
+def _ended_input(seconds: float) -> bool:
+    """Wait for the end of the standard input; nothing is ever written to it."""
+    readable, _, _ = select.select([sys.stdin], [], [], seconds)
+    return bool(readable)
+
+
+def _follow_from(root: ResultsRoot, names: list[str]) -> list[str]:
+    """Return the studies once they are there; none if their starter ends before."""
+    while not all(root.study(name).spec.exists() for name in names):
+        if _ended_input(_WATCH_SECONDS / 10):
+            return [name for name in names if root.study(name).spec.exists()]
+    return names
 
 
 def _studies(root: ResultsRoot, names: list[str]) -> list[str]:

@@ -25,9 +25,12 @@ from tuning.model.tokenizer import EncodedItem
 # Shapes: B sequences, T tokens, P tokens of what stands before, A answer tokens of all rows, one
 # row after the other, D hidden.
 
-SEQUENCE_TOKENS = 128
-"""A sequence is filled up to here. Attention grows with its square: up to 176 makes no difference
-on a processor, and shorter ones share fewer beginnings."""
+SEQUENCE_TOKENS = (128, 256, 384, 512)
+"""A sequence is filled up to one of these: where rows begin alike for long, as by a chat template,
+long ones save more than their attention costs."""
+ATTENTION_TOKENS = 2500
+"""In a sequence of so many tokens each costs about twice as much as in a very short one, on a
+processor: `benchmarks/step.py` with sequences of 128 to 1,200."""
 WIDTH_STEP = 8
 """Widths are whole multiples: attention on a GPU wants it."""
 
@@ -47,14 +50,14 @@ class Packed(NamedTuple):
 
 
 def pack(rows: Sequence[EncodedItem], *, together: bool = True) -> Packed:
-    """Lay rows into sequences of about equal length, as many as `SEQUENCE_TOKENS` each need.
+    """Lay rows into sequences of about equal length, one of `SEQUENCE_TOKENS` or less.
 
     Args:
         rows: Prompts and answers; of each the last token is left out, as it predicts nothing.
         together: Several rows in one sequence; False gives each its own, padded on the right.
     """
     tree = _Tree.of(rows, together=together)
-    return tree.packed(tree.starts(tree.even_width()), range(len(rows)))
+    return tree.packed(tree.starts(tree.width()), range(len(rows)))
 
 
 def packed_batches(
@@ -62,7 +65,7 @@ def packed_batches(
 ) -> Iterator[tuple[list[int], Packed]]:
     """Yield each row once: indices of rows, and these rows in about `batch_tokens` tokens."""
     tree = _Tree.of(rows, together=together)
-    width = tree.even_width()
+    width = tree.width()
     starts = tree.starts(width)
     at_once = max(1, batch_tokens // width)
     for first in range(0, len(starts), at_once):
@@ -98,11 +101,6 @@ class _Tree:
         """Tokens of the longest row."""
         return max(map(len, self.texts), default=0)
 
-    @property
-    def longest_sequence(self) -> int:
-        """Tokens up to which a sequence is filled."""
-        return max(SEQUENCE_TOKENS, self.longest) if self.together else self.longest
-
     def starts(self, width: int) -> list[int]:
         """Return at which places of the order new sequences of at most `width` tokens begin."""
         if not self.together:
@@ -118,9 +116,19 @@ class _Tree:
             used += new
         return starts
 
-    def even_width(self) -> int:
-        """Return the least width that needs no more sequences than the greatest."""
-        least, most = self.longest, self.longest_sequence
+    def width(self) -> int:
+        """Return up to how many tokens sequences are to be filled so that all take least time."""
+        if not self.together:
+            return self.longest
+        widths = [self._even_width(max(limit, self.longest)) for limit in SEQUENCE_TOKENS]
+        return min(widths, key=self._cost)
+
+    def _cost(self, width: int) -> float:
+        return len(self.starts(width)) * width * (1 + width / ATTENTION_TOKENS)
+
+    def _even_width(self, most: int) -> int:
+        """Return the least width that needs no more sequences than `most`."""
+        least = self.longest
         num_sequences = len(self.starts(most))
         while least < most:
             middle = (least + most) // 2

@@ -1,0 +1,360 @@
+"""`tuning wandb sweep` and `agent`, and `tuning --mode sweep`: sweeps of Weights & Biases."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tuning.cli import options
+from tuning.cli.study_request import StudyRequest, make_spec
+from tuning.errors import UserError, shown
+from tuning.sweep_laws import Method
+
+if TYPE_CHECKING:
+    from tuning.executor import Outcome
+    from tuning.jobs import Backend
+    from tuning.paths import ResultsRoot
+    from tuning.scoring import Focus
+    from tuning.search_space import SearchSpace
+    from tuning.study import StudySpec
+    from tuning.sweeps import SweepLink
+
+DEFAULT_COUNT = 20
+
+Count = Annotated[int, typer.Option("--count", help="Points of the sweep to try.", min=1)]
+MethodOption = Annotated[
+    Method | None,
+    typer.Option("--method", help="How points are chosen; by default as the space says."),
+]
+MinIterations = Annotated[
+    int | None,
+    typer.Option(
+        "--early-terminate",
+        help="Evaluations after which hyperband may stop a run early.",
+        min=1,
+        metavar="N",
+    ),
+]
+
+
+def sweep(
+    space: Annotated[str, typer.Option(help="A space by name, or a YAML file.")] = "default",
+    name: Annotated[str | None, typer.Option(help="Name of the sweep.")] = None,
+    method: MethodOption = None,
+    early_terminate: MinIterations = None,
+    dry_run: options.DryRun = False,
+    as_json: options.Json = False,
+    results_dir: options.ResultsDir = options.RESULTS_DIR,
+    config_dir: options.ConfigDir = options.CONFIG_DIR,
+) -> None:
+    """Register a space as a sweep, and print its id; --dry-run prints what would be registered.
+
+    Examples: tuning wandb sweep --dry-run, tuning wandb sweep --space random --method bayes
+    """
+    import yaml
+
+    from tuning.grid import load_space
+    from tuning.paths import ResultsRoot
+    from tuning.sweeps import not_kept, sweep_definition
+    from tuning.wandb_integration import register_sweep
+
+    chosen = load_space(space, [config_dir])
+    definition = sweep_definition(
+        chosen,
+        name=name or Path(space).stem,
+        method=method,
+        min_iterations=early_terminate,
+    )
+    for note in not_kept(chosen) if not as_json else ():
+        typer.echo(f"note: {note}", err=True)
+    if dry_run:
+        shown_text = yaml.safe_dump(definition, sort_keys=False, default_flow_style=None)
+        typer.echo(json.dumps(definition) if as_json else shown_text.rstrip())
+        return
+    sweep_id = register_sweep(ResultsRoot(results_dir), definition)
+    if as_json:
+        typer.echo(json.dumps({"sweep": sweep_id}))
+        return
+    typer.echo(f"sweep: {sweep_id}\ntry points of it: tuning wandb agent {sweep_id} --count 5")
+
+
+def agent(
+    sweep_id: Annotated[str, typer.Argument(help="The sweep's id, or ENTITY/PROJECT/ID.")],
+    count: Count = DEFAULT_COUNT,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the study; sweep-ID by default.")
+    ] = None,
+    focus: options.FocusOption = None,
+    threads: options.Threads = None,
+    quiet: options.Quiet = False,
+    as_json: options.Json = False,
+    results_dir: options.ResultsDir = options.RESULTS_DIR,
+) -> None:
+    """Try points that a sweep's server hands out, one after the other, as trials of a study.
+
+    The default configuration is trained beside them: it is what every report compares with. Each
+    trial is sent when it ends. Cut off, the same command finishes what it had begun first.
+
+    Example: tuning wandb agent abc123 --count 5
+    """
+    request = AgentRequest(
+        sweep=sweep_id,
+        count=count,
+        name=name,
+        focus=focus,
+        threads=threads,
+        quiet=quiet,
+        as_json=as_json,
+        results_dir=results_dir,
+    )
+    run_agent(request)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentRequest:
+    """What is asked of an agent."""
+
+    sweep: str
+    count: int
+    name: str | None = None
+    focus: Focus | None = None
+    threads: int | None = None
+    quiet: bool = False
+    as_json: bool = False
+    results_dir: Path = options.RESULTS_DIR
+
+
+_SWEEP = re.compile(r"(?:[A-Za-z0-9_.-]+/){0,2}([A-Za-z0-9_-]{1,64})")
+
+
+def run_agent(request: AgentRequest) -> None:
+    """Try points of a sweep.
+
+    Raises:
+        UserError: The sweep cannot be had, or has a point that breaks a law.
+        typer.Exit: It was stopped.
+    """
+    from tuning.cli.study import print_outcome
+    from tuning.sweeps import SweepLink, SweepRun
+    from tuning.wandb_integration import constants_of_sweep, sweep_jobs
+
+    found = _SWEEP.fullmatch(request.sweep)
+    if found is None:
+        raise UserError(f"a sweep is ID or ENTITY/PROJECT/ID, got {shown(request.sweep)}")
+    root = options.results_root(request.results_dir)
+    name = request.name or f"sweep-{found[1]}"
+    link = SweepLink.read(root, name)
+    if link is not None and link.sweep != found[1]:
+        raise UserError(f"study {name} belongs to sweep {link.sweep}; choose another --name")
+    if link is None:
+        constants = constants_of_sweep(root, request.sweep)
+        link = SweepLink(name, sweep=found[1], constants=constants)
+    agent = _Agent(root, link, request)
+    with contextlib.closing(agent):
+        outcome = agent.go_on() if link.runs else None
+        for job in sweep_jobs(root, request.sweep, request.count):
+            if outcome is not None and agent.was_stopped(outcome):
+                break
+            link.runs.append(SweepRun(job.run_id, link.varied(job.parameters)))
+            agent.check()
+            link.write(root)
+            outcome = agent.go_on()
+    if outcome is None:
+        typer.echo(f"sweep {request.sweep} has no points left", err=True)
+        return
+    print_outcome(agent.spec(), root, outcome, as_json=request.as_json)
+    agent.send()
+
+
+class _Agent:
+    """Runs the trials of a sweep's study, and sends them."""
+
+    def __init__(self, root: ResultsRoot, link: SweepLink, request: AgentRequest) -> None:
+        self.root = root
+        self.link = link
+        self.request = request
+        self._stack = contextlib.ExitStack()
+        self._backend: tuple[Backend, StudySpec] | None = None
+
+    def close(self) -> None:
+        """End the worker."""
+        self._stack.close()
+
+    def spec(self) -> StudySpec:
+        """Return the study as it is with all points so far."""
+        spec = make_spec(
+            StudyRequest(
+                name=self.link.study,
+                space=self.link.space(),
+                focus=self.request.focus,
+                results_dir=self.request.results_dir,
+            )
+        )
+        if self._backend is None:
+            return spec
+        settled = self._backend[1]
+        threads = {"num_threads": settled.num_threads, "generation_size": settled.generation_size}
+        return spec.model_copy(update=threads)
+
+    def check(self) -> None:
+        """Refuse a point that breaks a law.
+
+        Raises:
+            UserError: It does.
+        """
+        try:
+            self.spec()
+        except UserError as error:
+            raise UserError(
+                f"sweep {self.link.sweep} asks for an illegal point: {error}"
+            ) from error
+
+    def go_on(self) -> Outcome:
+        """Run the trials that have no record yet, and send them."""
+        from tuning.cli.backend import open_backend
+        from tuning.cli.live import live_study
+        from tuning.cli.stopping import graceful_stop
+        from tuning.cli.trial import ensure_model
+        from tuning.executor import run_study
+        from tuning.monitor import StudyMonitor
+
+        if self._backend is None:
+            spec = self.spec()
+            ensure_model(spec.base)
+            resources = options.Resources(workers=1, threads=self.request.threads)
+            self._backend = self._stack.enter_context(open_backend(spec, self.root, resources))
+        spec = self.spec()
+        monitor = StudyMonitor(spec, self.root)
+        with (
+            graceful_stop() as is_to_stop,
+            live_study(monitor, 0.0, quiet=self.request.quiet) as watcher,
+        ):
+            outcome = run_study(spec, self.root, self._backend[0], watcher, is_to_stop=is_to_stop)
+        self.send()
+        return outcome
+
+    def was_stopped(self, outcome: Outcome) -> bool:
+        """Whether the user ended the run."""
+        from tuning.executor import End
+
+        return outcome.end is not End.FINISHED
+
+    def send(self) -> None:
+        """Send what the server lacks, in a process of its own; it may be sent later too."""
+        command = [sys.executable, "-m", "tuning", "wandb", "sync", self.link.study, "--quiet"]
+        command += ["--results-dir", str(self.root.root.absolute())]
+        # Else it would hand its work to the helper process that wandb has here.
+        own = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
+        done = subprocess.run(command, env=own, capture_output=True, text=True, check=False)
+        if done.returncode:
+            said = (done.stderr or done.stdout).strip().splitlines()
+            typer.echo(f"not sent yet: {said[-1] if said else 'no answer'}", err=True)
+
+
+# --- --mode sweep -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepRequest:
+    """What `--mode sweep` is asked."""
+
+    study: StudyRequest
+    count: int
+    offline: bool
+    dry_run: bool
+    quiet: bool
+    as_json: bool
+
+
+def run_sweep(request: SweepRequest) -> None:
+    """Register a space as a sweep, print its id, and try points of it; or do so without a server.
+
+    Raises:
+        UserError: W&B has no such sweep, or the server cannot be reached.
+    """
+    from tuning.cli.study import print_plan, run_and_print
+    from tuning.sweeps import SweepLink, sweep_definition
+    from tuning.wandb_integration import register_sweep
+
+    asked = request.study
+    spec = make_spec(asked)
+    space = _with_constants(spec)
+    definition = sweep_definition(space, name=asked.name)
+    if request.offline or request.dry_run:
+        own = _drawn(space, request.count)
+        spec = make_spec(_replaced(asked, own))
+        if request.dry_run:
+            print_plan(spec, asked.results_dir, as_json=request.as_json)
+            return
+        root = options.results_root(asked.results_dir)
+        link = SweepLink.read(root, asked.name) or SweepLink(asked.name, definition=definition)
+        link.write(root)
+        run_and_print(
+            spec,
+            asked.results_dir,
+            options.Resources(),
+            quiet=request.quiet,
+            as_json=request.as_json,
+        )
+        return
+    root = options.results_root(asked.results_dir)
+    known = SweepLink.read(root, asked.name)
+    sweep_id = known.sweep if known is not None else None
+    if sweep_id is None:
+        try:
+            sweep_id = register_sweep(root, definition)
+        except UserError as error:
+            raise UserError(f"{error}; without a server: tuning --mode sweep --offline") from error
+    if not request.as_json:
+        typer.echo(f"sweep: {sweep_id}")
+    run_agent(
+        AgentRequest(
+            sweep=sweep_id,
+            count=request.count,
+            name=asked.name,
+            focus=asked.focus,
+            quiet=request.quiet,
+            as_json=request.as_json,
+            results_dir=asked.results_dir,
+        )
+    )
+
+
+def _replaced(request: StudyRequest, space: SearchSpace) -> StudyRequest:
+    import dataclasses
+
+    # What the file and the overrides say stands in the space now.
+    return dataclasses.replace(request, space=space, config=None, overrides=())
+
+
+def _with_constants(spec: StudySpec) -> SearchSpace:
+    """Return the space with all that its base configuration sets beside the defaults."""
+    from tuning.config import build
+    from tuning.sweeps import differences
+
+    base = spec.base.model_dump(mode="json")
+    named = {key: base[key] for key in ("experiment_name", "timestamp")}
+    default = build(named, "the defaults").model_dump(mode="json")
+    return spec.space.model_copy(
+        update={"experiment": differences(base, default), "step_scale": spec.step_scale}
+    )
+
+
+def _drawn(space: SearchSpace, count: int) -> SearchSpace:
+    """Return a space of which our executor tries so many points, as the sweep's server would."""
+    from tuning.search_space import Strategy
+
+    changed: Mapping[str, Any] = {"num_trials": count, "replicates_of_default": 1}
+    if not space.strategy.draws:
+        changed = {**changed, "strategy": Strategy.RANDOM}
+    return space.model_copy(update=dict(changed))
