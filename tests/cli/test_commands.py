@@ -119,7 +119,7 @@ def test_all_mistakes_of_a_file_come_together(run_program: Any, tmp_path: Path) 
         (("report", "nothing"), ("nothing", "no such study")),
         (("evaluate", "--model", "tinny"), ("tinny", "tiny")),
         (("evaluate", "--model", "tiny", "--adapter", "nowhere"), ("nowhere", "no adapter")),
-        (("--mode", "sweep"), ("wandb_integration",)),
+        (("--count", "3"), ("--count belongs to --mode sweep",)),
         (("--mode", "lightning"), ("lightning_jobs",)),
         (("--mode", "token-analysis", "--focus", "transfer"), ("--focus", "trains nothing")),
         (

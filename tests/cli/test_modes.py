@@ -13,11 +13,10 @@ from cli_support import Program, files_below
 from typer.testing import CliRunner
 
 from tuning.cli.main import app
-from tuning.config import KEYS, value_at
+from tuning.config import FLAT_OF, KEYS, value_at
 
 MODES = ("single", "grid", "sweep", "lightning")
 MISSING = {
-    "sweep": "sweeps in wandb_integration.py",
     "lightning": "jobs in lightning_jobs.py",
 }
 FOCUS_TRANSFER = {
@@ -78,6 +77,12 @@ def test_each_option_changes_what_it_says_and_nothing_else(
         return
     assert done.returncode == 0, done.stderr
     found = written(tmp_path / "with")
+    if mode == "sweep":
+        assert found == {}
+        parameters = yaml.safe_load(done.stdout)["parameters"]
+        assert len(parameters) == 13
+        assert all(value in parameters[FLAT_OF[key]]["values"] for key, value in expected.items())
+        return
     if mode == "single":
         assert list(found) == ["spelling_transfer_exp"]
         assert changed(found["spelling_transfer_exp"], plain[mode]["spelling_transfer_exp"]) == (

@@ -103,11 +103,20 @@ def test_beginnings_are_laid_once(given_rows: list[EncodedItem]) -> None:
 def test_sequences_are_no_wider_than_they_need_be(given_rows: list[EncodedItem]) -> None:
     longest = max(map(len, texts(given_rows)))
     packed = pack(given_rows)
-    assert packed.ids_BT.shape[1] <= max(SEQUENCE_TOKENS, longest) + 7
+    assert packed.ids_BT.shape[1] <= max(*SEQUENCE_TOKENS, longest) + 7
     apart = pack(given_rows, together=False)
     assert apart.seen_BTT is None
     assert len(apart.ids_BT) == len(given_rows)
-    assert packed.ids_BT.numel() <= max(apart.ids_BT.numel(), SEQUENCE_TOKENS + longest)
+    assert packed.ids_BT.numel() <= max(apart.ids_BT.numel(), SEQUENCE_TOKENS[0] + longest)
+
+
+def test_rows_that_begin_alike_for_long_share_longer_sequences() -> None:
+    head = list(range(1, 41))
+    alike = [EncodedItem([*head, 50 + i], [i % 7] * 4) for i in range(40)]
+    others = [EncodedItem([50 + i, *head], [i % 7] * 4) for i in range(40)]
+    widths = [pack(rows).ids_BT.shape[1] for rows in (alike, others)]
+    assert widths[0] > SEQUENCE_TOKENS[0] + 7
+    assert widths[1] <= SEQUENCE_TOKENS[0] + 7
 
 
 @given(rows, st.integers(1, 600))

@@ -61,8 +61,6 @@ def sweep(
 
     Examples: tuning wandb sweep --dry-run, tuning wandb sweep --space random --method bayes
     """
-    import yaml
-
     from tuning.grid import load_space
     from tuning.paths import ResultsRoot
     from tuning.sweeps import not_kept, sweep_definition
@@ -78,14 +76,21 @@ def sweep(
     for note in not_kept(chosen) if not as_json else ():
         typer.echo(f"note: {note}", err=True)
     if dry_run:
-        shown_text = yaml.safe_dump(definition, sort_keys=False, default_flow_style=None)
-        typer.echo(json.dumps(definition) if as_json else shown_text.rstrip())
+        print_definition(definition, as_json=as_json)
         return
     sweep_id = register_sweep(ResultsRoot(results_dir), definition)
     if as_json:
         typer.echo(json.dumps({"sweep": sweep_id}))
         return
     typer.echo(f"sweep: {sweep_id}\ntry points of it: tuning wandb agent {sweep_id} --count 5")
+
+
+def print_definition(definition: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print a sweep as W&B would be told it."""
+    import yaml
+
+    text = yaml.safe_dump(dict(definition), sort_keys=False, default_flow_style=None)
+    typer.echo(json.dumps(definition) if as_json else text.rstrip())
 
 
 def agent(
@@ -290,9 +295,11 @@ def run_sweep(request: SweepRequest) -> None:
     spec = make_spec(asked)
     space = _with_constants(spec)
     definition = sweep_definition(space, name=asked.name)
-    if request.offline or request.dry_run:
-        own = _drawn(space, request.count)
-        spec = make_spec(_replaced(asked, own))
+    if request.dry_run and not request.offline:
+        print_definition(definition, as_json=request.as_json)
+        return
+    if request.offline:
+        spec = make_spec(_replaced(asked, _drawn(space, request.count)))
         if request.dry_run:
             print_plan(spec, asked.results_dir, as_json=request.as_json)
             return
