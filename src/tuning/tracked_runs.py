@@ -175,7 +175,7 @@ def _trial_run(root: ResultsRoot, spec: StudySpec, record: TrialRecord) -> Track
             },
         },
         rows=_rows(root, spec, record),
-        summary=_summary(record),
+        summary=_summary(root, record),
         tables=_answers(root, record),
         artifacts=_artifacts(root, spec, record),
         is_failure=result.status is TrialStatus.FAILED,
@@ -210,7 +210,7 @@ def _rows(root: ResultsRoot, spec: StudySpec, record: TrialRecord) -> list[dict[
     return [by_step[step] for step in sorted(by_step)]
 
 
-def _summary(record: TrialRecord) -> dict[str, float | str | None]:
+def _summary(root: ResultsRoot, record: TrialRecord) -> dict[str, float | str | None]:
     result, execution = record.result, record.execution
     found: dict[str, float | str | None] = {
         "state": result.status.value,
@@ -219,7 +219,11 @@ def _summary(record: TrialRecord) -> dict[str, float | str | None]:
         "cost/trained_tokens": execution.num_trained_tokens,
     }
     if result.error or result.reason:
-        found["why"] = result.reason or f"{result.error_type}: {result.error}"
+        why = result.reason or f"{result.error_type}: {result.error}"
+        # Errors name files; whose machine they are on is nobody's business.
+        for place, name in ((root.root.absolute(), "RESULTS"), (Path.home(), "HOME")):
+            why = why.replace(str(place), name)
+        found["why"] = why
     for task in EVALUATED_TASKS:
         prefix = f"{METRIC_PREFIX[task]}/"
         for name, value in result.metrics.items():

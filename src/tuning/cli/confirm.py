@@ -34,6 +34,7 @@ def confirm(
     max_cost: options.MaxCost = None,
     hourly_price: options.HourlyPrice = 0.0,
     retry_failed: options.RetryFailed = False,
+    tracking: options.Tracking = None,
     dry_run: options.DryRun = False,
     quiet: options.Quiet = False,
     as_json: options.Json = False,
@@ -58,6 +59,7 @@ def confirm(
         max_cost=max_cost,
         hourly_price=hourly_price,
         retry_failed=retry_failed,
+        tracking=tracking,
     )
     root = ResultsRoot(results_dir)
     found = confirmation(root, name, new_name or f"{name}_confirm", seeds, top)
