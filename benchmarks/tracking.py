@@ -21,11 +21,10 @@ from harness import Table, print_answer
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from wandb_server import KEY, loopback
-
 from tuning import files
 from tuning.paths import ResultsRoot
 from tuning.study import check_event
+from wandb_server import KEY, loopback
 
 MODES = ("disabled", "offline", "online", "server away")
 SPACE = """\

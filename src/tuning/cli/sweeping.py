@@ -166,19 +166,28 @@ def run_agent(request: AgentRequest) -> None:
         link = SweepLink(name, sweep=found[1], constants=constants)
     agent = _Agent(root, link, request)
     with contextlib.closing(agent):
+        # What an earlier call was given and had not finished comes first.
         outcome = agent.go_on() if link.runs else None
-        for job in sweep_jobs(root, request.sweep, request.count):
-            if outcome is not None and agent.was_stopped(outcome):
-                break
+        jobs = () if _was_stopped(outcome) else sweep_jobs(root, request.sweep, request.count)
+        for job in jobs:
             link.runs.append(SweepRun(job.run_id, link.varied(job.parameters)))
             agent.check()
             link.write(root)
             outcome = agent.go_on()
+            if _was_stopped(outcome):
+                break
     if outcome is None:
         typer.echo(f"sweep {request.sweep} has no points left", err=True)
         return
     print_outcome(agent.spec(), root, outcome, as_json=request.as_json)
     agent.send()
+
+
+def _was_stopped(outcome: Outcome | None) -> bool:
+    """Whether the user ended the run of a study."""
+    from tuning.executor import End
+
+    return outcome is not None and outcome.end is not End.FINISHED
 
 
 class _Agent:
@@ -207,6 +216,7 @@ class _Agent:
         )
         if self._backend is None:
             return spec
+        # As its first worker settled it.
         settled = self._backend[1]
         threads = {"num_threads": settled.num_threads, "generation_size": settled.generation_size}
         return spec.model_copy(update=threads)
@@ -247,12 +257,6 @@ class _Agent:
             outcome = run_study(spec, self.root, self._backend[0], watcher, is_to_stop=is_to_stop)
         self.send()
         return outcome
-
-    def was_stopped(self, outcome: Outcome) -> bool:
-        """Whether the user ended the run."""
-        from tuning.executor import End
-
-        return outcome.end is not End.FINISHED
 
     def send(self) -> None:
         """Send what the server lacks, in a process of its own; it may be sent later too."""
@@ -303,6 +307,7 @@ def run_sweep(request: SweepRequest) -> None:
         if request.dry_run:
             print_plan(spec, asked.results_dir, as_json=request.as_json)
             return
+        _check_can_run(spec, asked.results_dir)
         root = options.results_root(asked.results_dir)
         link = SweepLink.read(root, asked.name) or SweepLink(asked.name, definition=definition)
         link.write(root)
@@ -316,6 +321,11 @@ def run_sweep(request: SweepRequest) -> None:
         return
     root = options.results_root(asked.results_dir)
     known = SweepLink.read(root, asked.name)
+    if known is not None and known.sweep is None:
+        raise UserError(
+            f"study {asked.name} is a sweep without a server; tuning wandb sync {asked.name} makes "
+            f"one of it, or choose another --name"
+        )
     sweep_id = known.sweep if known is not None else None
     if sweep_id is None:
         try:
@@ -335,6 +345,23 @@ def run_sweep(request: SweepRequest) -> None:
             results_dir=asked.results_dir,
         )
     )
+
+
+def _check_can_run(spec: StudySpec, results_dir: Path) -> None:
+    """Refuse what the executor would refuse, before anything is written.
+
+    Raises:
+        UserError: The model cannot be had, or the study was asked something else.
+    """
+    from tuning.cli.trial import ensure_model
+    from tuning.executor import refuse_other
+    from tuning.paths import ResultsRoot
+    from tuning.study import read_spec
+
+    ensure_model(spec.base)
+    folder = ResultsRoot(results_dir).study(spec.name)
+    if folder.spec.exists():
+        refuse_other(read_spec(folder), spec, folder)
 
 
 def _replaced(request: StudyRequest, space: SearchSpace) -> StudyRequest:
