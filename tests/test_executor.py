@@ -190,6 +190,31 @@ def test_a_study_of_the_same_name_with_other_settings_is_left_alone(
     assert root.study("study").spec.read_text() == before
 
 
+def test_a_listed_study_may_become_longer(
+    tmp_path: Path, small_config: Any, simulated: Run
+) -> None:
+    root = ResultsRoot(tmp_path)
+
+    def listed(*ranks: int) -> StudySpec:
+        space = SearchSpace.model_validate(
+            {
+                "strategy": "listed",
+                "configurations": [{"lora_r": rank} for rank in ranks],
+                "replicates_of_default": 1,
+            }
+        )
+        return StudySpec(name="study", space=space, base=small_config())
+
+    first = simulated(listed(4), root)
+    longer = simulated(listed(4, 8), root)
+    assert [r.trial_id for r in longer][:2] == [r.trial_id for r in first]
+    assert [r.parameters for r in longer] == [{}, {"lora_r": 4}, {"lora_r": 8}]
+    assert len(load_study(root, "study")[1]) == 3
+    for other in (listed(8, 4), listed(4)):
+        with pytest.raises(ResultsError, match="exists with another space"):
+            simulated(other, root)
+
+
 def test_a_missing_study_names_those_that_exist(
     small_config: Any, tmp_path: Path, simulated: Run
 ) -> None:

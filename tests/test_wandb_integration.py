@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 
@@ -417,6 +418,42 @@ def test_a_study_of_four_trials_writes_its_runs_while_it_runs_and_asks_nobody(
 
 
 @pytest.mark.slow
+def test_a_mirror_that_is_killed_harms_no_trial_and_loses_nothing(
+    fast_path: Path, server: Server
+) -> None:
+    server.seconds = 0.5
+    (fast_path / "space.yaml").write_text(RUNNING)
+    asked = ["study", "run", "--space", "space.yaml", "--name", "one", "--workers", "1"]
+    asked += ["--tracking", "online", "--quiet", "--results-dir", "results"]
+    own = {name: x for name, x in environment(server.url).items() if name != "WANDB_MODE"}
+    study = subprocess.Popen(
+        [sys.executable, "-m", "tuning", *asked],
+        cwd=fast_path,
+        env=own,
+        stdout=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 100
+    while not any("file_stream" in path for _, path in server.requests):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    children = psutil.Process(study.pid).children()
+    (mirror,) = [child for child in children if "--follow" in child.cmdline()]
+    mirror.kill()
+    assert study.wait(timeout=200) == 0
+    server.seconds = 0.0
+    root = ResultsRoot(fast_path / "results")
+    assert {r.result.status.value for r in load_study(root, "one")[1]} == {"completed"}
+    # Whom the mirror left behind may still be sending.
+    for _ in range(10):
+        done = sync(root, server.url)
+        if done.returncode == 0:
+            break
+        time.sleep(1)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_all_sent(root, server)
+
+
+@NIGHTLY
 def test_a_study_whose_server_is_away_ends_as_well_and_is_sent_later(
     fast_path: Path, server: Server
 ) -> None:
