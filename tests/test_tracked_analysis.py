@@ -149,7 +149,9 @@ def test_a_study_without_a_completed_trial_has_no_analysis(
     tmp_path: Path, small_config: Any
 ) -> None:
     root = ResultsRoot(tmp_path)
-    space = SearchSpace.model_validate({"replicates_of_default": 1})
+    space = SearchSpace.model_validate(
+        {"HPARAM_CANDIDATES": {"lora_r": [4]}, "replicates_of_default": 1}
+    )
     write_planted_study(
         root,
         StudySpec(name="one", space=space, base=small_config()),
@@ -158,6 +160,6 @@ def test_a_study_without_a_completed_trial_has_no_analysis(
         num_monitor_words=6,
         num_generated_items=0,
         exact_intervals=False,
-        failed=[0],
+        failed=[0, 1],
     )
     assert analysis_run(root, "one") is None

@@ -417,7 +417,7 @@ def test_a_study_of_four_trials_writes_its_runs_while_it_runs_and_asks_nobody(
     assert server.requests == []
 
 
-@pytest.mark.slow
+@NIGHTLY
 def test_a_mirror_that_is_killed_harms_no_trial_and_loses_nothing(
     fast_path: Path, server: Server
 ) -> None:
@@ -442,7 +442,9 @@ def test_a_mirror_that_is_killed_harms_no_trial_and_loses_nothing(
     assert study.wait(timeout=200) == 0
     server.seconds = 0.0
     root = ResultsRoot(fast_path / "results")
-    assert {r.result.status.value for r in load_study(root, "one")[1]} == {"completed"}
+    statuses = [record.result.status.value for record in load_study(root, "one")[1]]
+    assert len(statuses) == 4
+    assert "failed" not in statuses
     # Whom the mirror left behind may still be sending.
     for _ in range(10):
         done = sync(root, server.url)
