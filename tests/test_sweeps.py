@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tuning.errors import ConfigError
+from tuning.errors import ConfigError, ResultsError
 from tuning.grid import create_hyperparameter_grid, load_space
 from tuning.paths import ResultsRoot
 from tuning.points import Points
@@ -218,6 +218,37 @@ def test_a_link_comes_back_as_it_was(tmp_path: Path) -> None:
     assert configurations(link.runs) == [{"lora_r": 4}, {"lora_r": 8}]
     assert link.run_ids_of({"lora_r": 4}, {"lora_r": 16}) == ["a", "c"]
     assert link.run_ids_of({}, {"lora_r": 8}) == ["b"]
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "[]",
+        "{}",
+        '{"sweep": 1}',
+        '{"sweep": null, "definition": null, "runs": [1], "constants": {}}',
+    ],
+)
+def test_a_damaged_link_is_one_clear_line(tmp_path: Path, raw: str) -> None:
+    root = ResultsRoot(tmp_path)
+    path = SweepLink.path(root, "one")
+    path.parent.mkdir(parents=True)
+    path.write_text(raw)
+    with pytest.raises(ResultsError, match="is damaged"):
+        SweepLink.read(root, "one")
+
+
+def test_names_as_a_web_page_writes_them_are_ours() -> None:
+    link = SweepLink("one", None, "s", [])
+    assert link.varied({"lora_config.r": 8.0, "nosuch": 1}) == {"lora_r": 8, "nosuch": 1}
+
+
+def test_a_step_scale_that_is_none(tmp_path: Path) -> None:
+    link = SweepLink("one", None, "s", [], {"step_scale": "two"})
+    with pytest.raises(ConfigError, match="step_scale must be in"):
+        link.space()
+    with pytest.raises(ConfigError, match="step_scale is a constant of the sweep"):
+        check_sweep({**GOOD, "parameters": {"step_scale": {"values": [0.1, 1]}}})
 
 
 def test_points_of_a_server_become_ours() -> None:

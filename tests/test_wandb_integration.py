@@ -297,6 +297,26 @@ def test_a_torn_file_is_read_up_to_its_last_whole_record(root: ResultsRoot, serv
         read_offline_run(path)
 
 
+def test_a_run_whose_upload_was_cut_off_after_its_last_row_is_completed(
+    root: ResultsRoot, server: Server
+) -> None:
+    assert sync(root, server.url).returncode == 0
+    for told_run in runs_of(root, "one"):
+        run = server.runs[told_run.run_id]
+        run.state, run.is_complete, run.summary = "crashed", False, {}
+        entry = root.wandb / "ledger" / f"{run.name}.json"
+        entry.write_text(json.dumps({**json.loads(entry.read_text()), "state": "written"}))
+    assert sync(root, server.url).returncode == 0
+    assert_all_sent(root, server)
+
+
+def test_another_server_gets_everything_too(root: ResultsRoot, server: Server) -> None:
+    assert sync(root, server.url).returncode == 0
+    with loopback() as other:
+        assert sync(root, other.url).returncode == 0
+        assert_all_sent(root, other)
+
+
 # --- what all trials together show --------------------------------------------------------------
 
 
@@ -546,8 +566,9 @@ def test_malformed_sweeps_are_refused_before_any_call(
     done = program(fast_path, server.url, "wandb", "sweep", "--space", "defualt")
     assert done.returncode == 2
     assert "did you mean default" in done.stderr
-    done = program(fast_path, server.url, "wandb", "agent", "a b")
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    for illegal in ("a b", "me/another-project/abc", "../x"):
+        done = program(fast_path, server.url, "wandb", "agent", illegal)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert server.requests == []
     done = program(fast_path, server.url, "wandb", "agent", "nosuch")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)

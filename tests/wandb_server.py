@@ -30,6 +30,8 @@ class Run:
     summary: dict[str, Any] = field(default_factory=dict)
     is_complete: bool = False
     exit_code: int | None = None
+    state: str | None = None
+    """What the service says of it instead: crashed, when nothing was heard for a while."""
 
     @property
     def config(self) -> dict[str, Any]:
@@ -129,7 +131,7 @@ class Server:
             "eventsTail": "[]",
             "tags": run.fields.get("tags") or [],
             "wandbConfig": '{"t": 1}',
-            "state": "finished" if run.is_complete else "running",
+            "state": run.state or ("finished" if run.is_complete else "running"),
             "sweepName": run.fields.get("sweep"),
             "group": run.fields.get("groupName"),
             "jobType": run.fields.get("jobType"),
@@ -166,7 +168,7 @@ class Server:
         if summary and summary["content"]:
             run.summary = json.loads(summary["content"][-1])
         if body.get("complete"):
-            run.is_complete, run.exit_code = True, body.get("exitcode")
+            run.is_complete, run.exit_code, run.state = True, body.get("exitcode"), None
 
     # --- files and artifacts ----------------------------------------------------------------
 

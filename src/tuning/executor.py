@@ -117,10 +117,10 @@ def _agreed_spec(folder: StudyFolder, spec: StudySpec) -> StudySpec:
         _write_spec(folder, spec)
         return spec
     stored = read_spec(folder)
-    if _is_longer(spec, stored):
+    refuse_other(stored, spec, folder)
+    if stored.space != spec.space:
         stored = stored.model_copy(update={"space": spec.space})
         _write_spec(folder, stored)
-    refuse_other(stored, spec, folder)
     return stored.model_copy(update={"max_failures": spec.max_failures})
 
 
@@ -137,11 +137,13 @@ def _is_longer(spec: StudySpec, stored: StudySpec) -> bool:
 
 
 def refuse_other(stored: StudySpec, spec: StudySpec, folder: StudyFolder) -> None:
-    """Refuse to go on with a study that was asked something else.
+    """Refuse to go on with a study that was asked something else; a list may become longer.
 
     Raises:
         ResultsError: It was.
     """
+    if _is_longer(spec, stored):
+        stored = stored.model_copy(update={"space": spec.space})
     for name in ("space", "base", "focus", "step_scale", "seed", "score_weights", "deterministic"):
         if getattr(stored, name) != getattr(spec, name):
             raise ResultsError(

@@ -74,6 +74,8 @@ def _problems(definition: Any) -> Iterator[str]:
         yield f"parameters must name at least one, got {shown(parameters)}"
         return
     for name, parameter in parameters.items():
+        if name == STEP_SCALE and not (isinstance(parameter, Mapping) and "value" in parameter):
+            yield f"parameters.{name} is a constant of the sweep, it needs a value"
         problems = itertools.chain(_name_problems(name), _parameter_problems(parameter, method))
         yield from (f"parameters.{name}: {problem}" for problem in problems)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from tuning import files
 from tuning.config import FLAT_OF, key_of, kind_of, value_at
-from tuning.errors import ConfigError, ResultsError
+from tuning.errors import ConfigError, ResultsError, shown
 from tuning.grid import MAX_TRIALS, base_experiment
 from tuning.paths import ResultsRoot, checked_name
 from tuning.points import Parameter
@@ -185,6 +185,8 @@ class SweepLink:
     runs: list[SweepRun] = field(default_factory=list)
     constants: Mapping[str, Any] = field(default_factory=dict)
     """What the sweep sets and does not vary, by flat names."""
+    entity: str | None = None
+    """Whose sweep it is; None for wandb's own default."""
 
     def varied(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """Return a point without the sweep's constants, whole numbers as such.
@@ -192,11 +194,11 @@ class SweepLink:
         Servers draw whole numbers of a step as real ones.
         """
         return {
-            name: int(value)
+            flat_name(name): int(value)
             if isinstance(value, float) and value.is_integer() and _takes_whole(name)
             else value
             for name, value in parameters.items()
-            if name not in self.constants
+            if flat_name(name) not in self.constants
         }
 
     def space(self) -> SearchSpace:
@@ -218,7 +220,7 @@ class SweepLink:
             configurations=configurations(self.runs),
             replicates_of_default=1,
             pruning=Pruning.NONE,
-            step_scale=float(self.constants.get(STEP_SCALE, 1.0)),
+            step_scale=_step_scale(self.constants.get(STEP_SCALE, 1.0)),
             experiment=experiment,
         )
 
@@ -246,12 +248,13 @@ class SweepLink:
                     "definition": (dict, type(None)),
                     "runs": list,
                     "constants": dict,
+                    "entity": (str, type(None)),
                 },
             )
             runs = [SweepRun(str(run["run_id"]), dict(run["parameters"])) for run in raw["runs"]]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ResultsError(f"{path} is damaged: {error}") from error
-        return cls(study, raw["definition"], raw["sweep"], runs, raw["constants"])
+        return cls(study, raw["definition"], raw["sweep"], runs, raw["constants"], raw["entity"])
 
     def write(self, root: ResultsRoot) -> None:
         """Write it."""
@@ -260,6 +263,7 @@ class SweepLink:
             "sweep": self.sweep,
             "definition": self.definition,
             "constants": self.constants,
+            "entity": self.entity,
             "runs": runs,
         }
         files.write_json(self.path(root, self.study), value)
@@ -277,6 +281,21 @@ class SweepLink:
             for run in self.runs
             if all(point.get(name) == value for name, value in run.parameters.items())
         ]
+
+
+def _step_scale(value: Any) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= 1:
+        return float(value)
+    raise ConfigError(f"the sweep's {STEP_SCALE} must be in (0, 1], got {shown(value)}")
+
+
+def flat_name(name: str) -> str:
+    """Return the one name that a hyperparameter is recorded under, however a sweep writes it."""
+    try:
+        key = key_of(name)
+    except ConfigError:
+        return name
+    return FLAT_OF.get(key, key)
 
 
 def _takes_whole(name: str) -> bool:

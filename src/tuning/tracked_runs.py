@@ -221,8 +221,14 @@ def _summary(root: ResultsRoot, record: TrialRecord) -> dict[str, float | str | 
     if result.error or result.reason:
         why = result.reason or f"{result.error_type}: {result.error}"
         # Errors name files; whose machine they are on is nobody's business.
-        for place, name in ((root.root.absolute(), "RESULTS"), (Path.home(), "HOME")):
-            why = why.replace(str(place), name)
+        results = root.root.absolute()
+        for place, name in (
+            (results, "RESULTS"),
+            (results.resolve(), "RESULTS"),
+            (Path.home(), "HOME"),
+        ):
+            if len(place.parts) > 1:
+                why = why.replace(str(place), name)
         found["why"] = why
     for task in EVALUATED_TASKS:
         prefix = f"{METRIC_PREFIX[task]}/"

@@ -45,7 +45,7 @@ from tuning.scoring import METRIC_PREFIX, TRANSFER_SCORE
 from tuning.search_space import SearchSpace
 from tuning.study import existing_spec
 from tuning.sweep_laws import Method, check_sweep
-from tuning.sweeps import SweepLink, sweep_definition
+from tuning.sweeps import SweepLink, flat_name, sweep_definition
 from tuning.tracked_analysis import analysis_run, analysis_run_id
 from tuning.tracked_runs import STEP, Artifact, JobType, TrackedRun, runs_of
 from tuning.wandb_views import build_workspace
@@ -111,12 +111,15 @@ def upload(root: ResultsRoot, study: str, seconds: float) -> Mirrored:
     _check_installed()
     mirrored = Mirrored()
     server: _Server | None = None
+    trials: list[str] = []
     with _alone(root):
         link = SweepLink.read(root, study)
+        if link is not None and link.entity is not None:
+            os.environ["WANDB_ENTITY"] = link.entity
         # All are written before a server is asked for: without one they are all here.
         for run, entry in list(_written(root, study, mirrored)):
             state = entry.state
-            if state is not State.SYNCED:
+            if state is not State.SYNCED or entry.server != _server_name():
                 server = server or _Server(root)
                 if run.content is not None:
                     # What is written already comes back without what it says.
@@ -127,8 +130,11 @@ def upload(root: ResultsRoot, study: str, seconds: float) -> Mirrored:
                     mirrored.problems[run.run_id] = problem
                 entry.written_as(root, state)
             mirrored.states[run.run_id] = state
-        if link is not None and link.sweep is None and not mirrored.problems:
-            _adopt(root, study, link, server or _Server(root))
+            if run.job_type is JobType.TRIAL:
+                trials.append(run.run_id)
+        has_ended = not files.is_locked(root.study(study).lock)
+        if link is not None and link.sweep is None and has_ended and not mirrored.problems:
+            _adopt(root, link, trials, server or _Server(root))
     return mirrored
 
 
@@ -215,6 +221,10 @@ class _Entry:
     state: State
     content: str | None = None
     """Fingerprint of what it says, for a run that may change."""
+    first: int = 0
+    """Rows that its offline run leaves out."""
+    server: str | None = None
+    """Where it was sent to."""
 
     @classmethod
     def path(cls, root: ResultsRoot, run_id: str) -> Path:
@@ -229,7 +239,14 @@ class _Entry:
             raw = files.read_json(path)
             files.check_types(raw, {"folder": str, "state": str, "content": (str, type(None))})
             folder = checked_name(raw["folder"], "folder")
-            return cls(run_id, folder, State(raw["state"]), raw.get("content"))
+            return cls(
+                run_id,
+                folder,
+                State(raw["state"]),
+                raw.get("content"),
+                int(raw.get("first", 0)),
+                raw.get("server"),
+            )
         except (ResultsError, ValueError, TypeError, AttributeError):
             # Written anew from the study's folders: nothing is lost.
             return None
@@ -242,8 +259,19 @@ class _Entry:
         return self.state is State.SYNCED or self.file(root).is_file()
 
     def written_as(self, root: ResultsRoot, state: State) -> None:
-        value = {"folder": self.folder, "state": state.value, "content": self.content}
+        value = {
+            "folder": self.folder,
+            "state": state.value,
+            "content": self.content,
+            "first": self.first,
+            "server": _server_name() if state is State.SYNCED else None,
+        }
         files.write_json(self.path(root, self.run_id), value)
+
+
+def _server_name() -> str:
+    """Return the server and account that runs go to, as far as the environment tells."""
+    return " ".join(os.environ.get(f"WANDB_{name}", "") for name in ("BASE_URL", "ENTITY"))
 
 
 # --- writing ------------------------------------------------------------------------------------
@@ -292,7 +320,7 @@ def _write(root: ResultsRoot, run: TrackedRun, first: int = 0, sweep: str | None
     wanted = run.num_rows - (0 if run.content else first)
     if found.exit_code is None or len(found.rows) != wanted:
         raise ResultsError(f"{folder} holds {len(found.rows)} of {wanted} rows; is the disk full?")
-    entry = _Entry(run.run_id, folder.name, State.WRITTEN, run.content)
+    entry = _Entry(run.run_id, folder.name, State.WRITTEN, run.content, first)
     entry.written_as(root, State.WRITTEN)
     return entry
 
@@ -402,14 +430,18 @@ class _OnServer(NamedTuple):
 
     num_rows: int
     has_ended: bool
+    state: str | None
+    """What its summary says of how it ended: it comes last."""
     content: str | None = None
     sweep: str | None = None
 
     def is_whole(self, run: TrackedRun) -> bool:
         """Whether nothing is to be sent."""
+        if not self.has_ended or self.state != run.summary["state"]:
+            return False
         if run.content is not None:
-            return self.has_ended and self.content == run.content
-        return self.has_ended and self.num_rows == run.num_rows
+            return self.content == run.content
+        return self.num_rows == run.num_rows
 
 
 class _Server:
@@ -450,9 +482,16 @@ class _Server:
             raise UserError(_one_line(f"the sweep was not registered: {error}")) from error
 
     def entity(self) -> str:
-        """Return the account or team that runs go to."""
-        connected = self._connect()
-        return str(connected.settings.get("entity") or connected.default_entity)
+        """Return the account or team that runs go to.
+
+        Raises:
+            UserError: The server does not say.
+        """
+        try:
+            connected = self._connect()
+            return str(connected.settings.get("entity") or connected.default_entity)
+        except (self._wandb.Error, ValueError) as error:
+            raise UserError(_one_line(f"Weights & Biases: {error}")) from error
 
     def save(self, workspace: Any) -> None:
         """Save a workspace.
@@ -488,7 +527,9 @@ class _Server:
             run = self._connect().run(f"{PROJECT}/{run_id}")
             return _OnServer(
                 int(run.history_line_count or 0),
-                run.state not in ("running", "pending"),
+                # Of an upload that was cut off it says crashed after a while.
+                run.state in ("finished", "failed"),
+                run.summary.get("state"),
                 run.summary.get(_CONTENT),
                 run.sweep_name,
             )
@@ -520,10 +561,11 @@ def _send(
         if have is not None and have.is_whole(run):
             return None
         if have is not None and run.content is None and have.num_rows > wanted:
-            return f"the server has {have.num_rows} rows of {wanted}; delete the run there"
-        if have is not None:
-            # Anew also without any rows there: wandb's marker may stand beside what was refused.
-            entry = _write(root, run, have.num_rows, sweep)
+            return f"the server has {have.num_rows} rows of {wanted}; they are left as they are"
+        if have is not None or entry.first or entry.state is not State.WRITTEN:
+            # Also without any rows there: wandb's marker may stand beside what was refused, and
+            # what was written for a server that has some is not for one that has none.
+            entry = _write(root, run, have.num_rows if have else 0, sweep)
         problem = _sync(root, entry, seconds)
         deadline = time.monotonic() + _SETTLE_SECONDS
         while (have := server.find(run.run_id)) is None or not have.is_whole(run):
@@ -643,9 +685,8 @@ def register_sweep(
     return _Server(root).register(definition, prior_runs)
 
 
-def _adopt(root: ResultsRoot, study: str, link: SweepLink, server: _Server) -> None:
+def _adopt(root: ResultsRoot, link: SweepLink, trials: Sequence[str], server: _Server) -> None:
     """Make the sweep of a study that was run without a server, once, of the runs that are there."""
-    trials = [run.run_id for run in runs_of(root, study) if run.job_type is JobType.TRIAL]
     if not trials or link.definition is None:
         return
     found = server.find(trials[0])
@@ -666,7 +707,7 @@ def constants_of_sweep(root: ResultsRoot, sweep: str) -> dict[str, Any]:
     """
     _check_installed()
     parameters: Mapping[str, Mapping[str, Any]] = _Server(root).sweep(sweep).get("parameters", {})
-    return {name: of["value"] for name, of in parameters.items() if "value" in of}
+    return {flat_name(name): of["value"] for name, of in parameters.items() if "value" in of}
 
 
 class SweepJob(NamedTuple):
@@ -768,10 +809,19 @@ def publish_views(root: ResultsRoot, study: str) -> str:
         workspace = build_workspace(server.entity(), PROJECT, study, parameters)
         if remembered.exists():
             known = files.read_json(remembered)
+            try:
+                files.check_types(known, {"name": str, "id": str, "server": str})
+            except (ValueError, AttributeError) as error:
+                raise ResultsError(f"{remembered} is damaged; remove it: {error}") from error
+        if remembered.exists() and known["server"] == _server_name():
             # The library's own way of saying which view it is, once read from an address.
             workspace._internal_name, workspace._internal_id = known["name"], known["id"]
         server.save(workspace)
-        value = {"name": workspace._internal_name, "id": workspace._internal_id}
+        value = {
+            "name": workspace._internal_name,
+            "id": workspace._internal_id,
+            "server": _server_name(),
+        }
         files.write_json(remembered, value)
         return str(workspace.url)
 

@@ -100,6 +100,8 @@ def agent(
         str | None, typer.Option(help="Name of the study; sweep-ID by default.")
     ] = None,
     focus: options.FocusOption = None,
+    max_failures: Annotated[int, typer.Option(help="Failed trials that end the study.", min=0)] = 5,
+    retry_failed: options.RetryFailed = False,
     threads: options.Threads = None,
     quiet: options.Quiet = False,
     as_json: options.Json = False,
@@ -117,6 +119,8 @@ def agent(
         count=count,
         name=name,
         focus=focus,
+        max_failures=max_failures,
+        retry_failed=retry_failed,
         threads=threads,
         quiet=quiet,
         as_json=as_json,
@@ -133,13 +137,18 @@ class AgentRequest:
     count: int
     name: str | None = None
     focus: Focus | None = None
+    max_failures: int = 5
+    retry_failed: bool = False
     threads: int | None = None
     quiet: bool = False
     as_json: bool = False
     results_dir: Path = options.RESULTS_DIR
 
 
-_SWEEP = re.compile(r"(?:[A-Za-z0-9_.-]+/){0,2}([A-Za-z0-9_-]{1,64})")
+_SWEEP = re.compile(
+    r"(?:(?P<entity>[A-Za-z0-9_.-]{1,128})/(?P<project>[A-Za-z0-9_.-]{1,128})/)?"
+    r"(?P<id>[A-Za-z0-9_-]{1,64})"
+)
 
 
 def run_agent(request: AgentRequest) -> None:
@@ -151,21 +160,26 @@ def run_agent(request: AgentRequest) -> None:
     """
     from tuning.cli.study import print_outcome
     from tuning.sweeps import SweepLink, SweepRun
-    from tuning.wandb_integration import constants_of_sweep, sweep_jobs
+    from tuning.wandb_integration import PROJECT, constants_of_sweep, sweep_jobs
 
     found = _SWEEP.fullmatch(request.sweep)
-    if found is None:
-        raise UserError(f"a sweep is ID or ENTITY/PROJECT/ID, got {shown(request.sweep)}")
+    if found is None or found["project"] not in (None, PROJECT):
+        raise UserError(
+            f"a sweep is ID or ENTITY/{PROJECT}/ID, the project that runs go to, got "
+            f"{shown(request.sweep)}"
+        )
     root = options.results_root(request.results_dir)
-    name = request.name or f"sweep-{found[1]}"
+    name = request.name or f"sweep-{found['id']}"
     link = SweepLink.read(root, name)
-    if link is not None and link.sweep != found[1]:
-        raise UserError(f"study {name} belongs to sweep {link.sweep}; choose another --name")
     if link is None:
+        _check_name_is_free(root, name)
         constants = constants_of_sweep(root, request.sweep)
-        link = SweepLink(name, sweep=found[1], constants=constants)
+        link = SweepLink(name, sweep=found["id"], constants=constants, entity=found["entity"])
+    elif (link.sweep, link.entity) != (found["id"], found["entity"] or link.entity):
+        raise UserError(f"study {name} belongs to sweep {link.sweep}; choose another --name")
     agent = _Agent(root, link, request)
     with contextlib.closing(agent):
+        agent.ensure_model()
         # What an earlier call was given and had not finished comes first.
         outcome = agent.go_on() if link.runs else None
         jobs = () if _was_stopped(outcome) else sweep_jobs(root, request.sweep, request.count)
@@ -190,6 +204,16 @@ def _was_stopped(outcome: Outcome | None) -> bool:
     return outcome is not None and outcome.end is not End.FINISHED
 
 
+def _check_name_is_free(root: ResultsRoot, name: str) -> None:
+    """Refuse the name of a study that is no sweep.
+
+    Raises:
+        UserError: There is one.
+    """
+    if root.study(name).spec.exists():
+        raise UserError(f"study {name} exists and is no sweep; choose another --name")
+
+
 class _Agent:
     """Runs the trials of a sweep's study, and sends them."""
 
@@ -211,6 +235,7 @@ class _Agent:
                 name=self.link.study,
                 space=self.link.space(),
                 focus=self.request.focus,
+                max_failures=self.request.max_failures,
                 results_dir=self.request.results_dir,
             )
         )
@@ -234,29 +259,40 @@ class _Agent:
                 f"sweep {self.link.sweep} asks for an illegal point: {error}"
             ) from error
 
+    def ensure_model(self) -> None:
+        """Refuse a model that cannot be had, before a point is asked for.
+
+        Raises:
+            UserError: It cannot, or the sweep sets what no configuration has.
+        """
+        from tuning.cli.trial import ensure_model
+
+        ensure_model(self.spec().base)
+
     def go_on(self) -> Outcome:
         """Run the trials that have no record yet, and send them."""
         from tuning.cli.backend import open_backend
         from tuning.cli.live import live_study
         from tuning.cli.stopping import graceful_stop
-        from tuning.cli.trial import ensure_model
-        from tuning.executor import run_study
+        from tuning.executor import Limits, run_study
         from tuning.monitor import StudyMonitor
 
         if self._backend is None:
             spec = self.spec()
-            ensure_model(spec.base)
             resources = options.Resources(workers=1, threads=self.request.threads)
             self._backend = self._stack.enter_context(open_backend(spec, self.root, resources))
         spec = self.spec()
         monitor = StudyMonitor(spec, self.root)
-        with (
-            graceful_stop() as is_to_stop,
-            live_study(monitor, 0.0, quiet=self.request.quiet) as watcher,
-        ):
-            outcome = run_study(spec, self.root, self._backend[0], watcher, is_to_stop=is_to_stop)
-        self.send()
-        return outcome
+        limits = Limits(retry_failed=self.request.retry_failed)
+        try:
+            with (
+                graceful_stop() as is_to_stop,
+                live_study(monitor, 0.0, quiet=self.request.quiet) as watcher,
+            ):
+                backend = self._backend[0]
+                return run_study(spec, self.root, backend, watcher, limits, is_to_stop)
+        finally:
+            self.send()
 
     def send(self) -> None:
         """Send what the server lacks, in a process of its own; it may be sent later too."""
@@ -292,8 +328,9 @@ def run_sweep(request: SweepRequest) -> None:
         UserError: W&B has no such sweep, or the server cannot be reached.
     """
     from tuning.cli.study import print_plan, run_and_print
+    from tuning.cli.trial import ensure_model
+    from tuning.paths import ResultsRoot
     from tuning.sweeps import SweepLink, sweep_definition
-    from tuning.wandb_integration import register_sweep
 
     asked = request.study
     spec = make_spec(asked)
@@ -302,15 +339,17 @@ def run_sweep(request: SweepRequest) -> None:
     if request.dry_run and not request.offline:
         print_definition(definition, as_json=request.as_json)
         return
+    root = ResultsRoot(asked.results_dir)
+    link = SweepLink.read(root, asked.name)
+    if link is not None and link.definition != definition:
+        raise UserError(f"study {asked.name} is another sweep; choose another --name")
     if request.offline:
         spec = make_spec(_replaced(asked, _drawn(space, request.count)))
         if request.dry_run:
             print_plan(spec, asked.results_dir, as_json=request.as_json)
             return
         _check_can_run(spec, asked.results_dir)
-        root = options.results_root(asked.results_dir)
-        link = SweepLink.read(root, asked.name) or SweepLink(asked.name, definition=definition)
-        link.write(root)
+        (link or SweepLink(asked.name, definition=definition)).write(root)
         run_and_print(
             spec,
             asked.results_dir,
@@ -319,24 +358,20 @@ def run_sweep(request: SweepRequest) -> None:
             as_json=request.as_json,
         )
         return
-    root = options.results_root(asked.results_dir)
-    known = SweepLink.read(root, asked.name)
-    if known is not None and known.sweep is None:
+    if link is None:
+        _check_name_is_free(root, asked.name)
+        ensure_model(spec.base)
+        link = _registered(root, asked.name, definition)
+    if link.sweep is None:
         raise UserError(
             f"study {asked.name} is a sweep without a server; tuning wandb sync {asked.name} makes "
             f"one of it, or choose another --name"
         )
-    sweep_id = known.sweep if known is not None else None
-    if sweep_id is None:
-        try:
-            sweep_id = register_sweep(root, definition)
-        except UserError as error:
-            raise UserError(f"{error}; without a server: tuning --mode sweep --offline") from error
     if not request.as_json:
-        typer.echo(f"sweep: {sweep_id}")
+        typer.echo(f"sweep: {link.sweep}")
     run_agent(
         AgentRequest(
-            sweep=sweep_id,
+            sweep=link.sweep,
             count=request.count,
             name=asked.name,
             focus=asked.focus,
@@ -345,6 +380,26 @@ def run_sweep(request: SweepRequest) -> None:
             results_dir=asked.results_dir,
         )
     )
+
+
+def _registered(root: ResultsRoot, name: str, definition: Mapping[str, Any]) -> SweepLink:
+    """Register a sweep and remember it at once.
+
+    Raises:
+        UserError: The server cannot be reached, or refuses.
+    """
+    from tuning.sweeps import SweepLink
+    from tuning.wandb_integration import register_sweep
+
+    try:
+        sweep_id = register_sweep(root, definition)
+    except UserError as error:
+        raise UserError(f"{error}; without a server: tuning --mode sweep --offline") from error
+    parameters = definition["parameters"]
+    constants = {name: of["value"] for name, of in parameters.items() if "value" in of}
+    link = SweepLink(name, definition, sweep_id, constants=constants)
+    link.write(root)
+    return link
 
 
 def _check_can_run(spec: StudySpec, results_dir: Path) -> None:

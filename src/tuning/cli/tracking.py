@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import select
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tuning.cli import mirroring, options, sweeping
-from tuning.errors import UserError
+from tuning.errors import LockedError, UserError
 
 if TYPE_CHECKING:
     from tuning.paths import ResultsRoot
@@ -147,7 +148,14 @@ def _watch(
                 typer.echo(f"tuning: {said}; trying again", err=True)
         # A long look is followed by a long rest: the trials come first.
         seconds = max(_WATCH_SECONDS, _REST * (time.monotonic() - began))
+    for _ in range(_LAST_TRIES):
+        # Another study's runs may be on their way for long.
+        with contextlib.suppress(LockedError):
+            return look()
     return look()
+
+
+_LAST_TRIES = 30
 
 
 _WATCH_SECONDS = 5.0
