@@ -40,6 +40,8 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("configs", "examples"):
         shutil.copytree(ROOT / name, tmp_path / name)
     monkeypatch.chdir(tmp_path)
+    # A command that calls wandb in this process takes it away, for all tests after it.
+    monkeypatch.setenv("WANDB_MODE", "disabled")
     return tmp_path
 
 

@@ -262,6 +262,21 @@ def test_a_kill_in_the_middle_loses_and_repeats_nothing(root: ResultsRoot, serve
     assert_all_sent(root, server)
 
 
+def test_an_address_that_is_none_is_one_clear_line(root: ResultsRoot) -> None:
+    done = sync(root, "notaurl")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "base_url" in done.stderr
+
+
+def test_a_damaged_record_is_named(root: ResultsRoot, server: Server) -> None:
+    record = load_study(root, "one")[1][-1]
+    root.study("one").trial(record.trial_id).record.write_text("[]")
+    planned = json.loads(sync(root, server.url, "--dry-run").stdout)["runs"]["one"]
+    done = json.loads(sync(root, server.url, "--offline").stdout)["studies"]["one"]
+    assert list(done["runs"]) == planned
+    assert record.trial_id in " ".join(done["notes"])
+
+
 @pytest.mark.parametrize(
     "where", ["401", *(pytest.param(w, marks=NIGHTLY) for w in ("nobody", "500"))]
 )
@@ -472,6 +487,21 @@ def test_a_mirror_that_is_killed_harms_no_trial_and_loses_nothing(
             break
         time.sleep(1)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert_all_sent(root, server)
+
+
+@NIGHTLY
+def test_a_study_that_is_tracked_online_is_there_when_its_mirror_has_ended(
+    fast_path: Path, server: Server
+) -> None:
+    done = run_study(fast_path, server.url, "--tracking", "online", "--quiet")
+    assert done.returncode == 0, done.stderr
+    root = ResultsRoot(fast_path / "results")
+    deadline = time.monotonic() + 90
+    analysis = told(root)[-1]
+    while not (analysis.run_id in server.runs and server.runs[analysis.run_id].is_complete):
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
     assert_all_sent(root, server)
 
 

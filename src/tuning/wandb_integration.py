@@ -43,7 +43,7 @@ from tuning.grid import create_hyperparameter_grid
 from tuning.paths import DEFAULT_RESULTS_DIR, ResultsRoot, checked_name
 from tuning.scoring import METRIC_PREFIX, TRANSFER_SCORE
 from tuning.search_space import SearchSpace
-from tuning.study import existing_spec
+from tuning.study import existing_spec, readable_records
 from tuning.sweep_laws import Method, check_sweep
 from tuning.sweeps import SweepLink, flat_name, sweep_definition
 from tuning.tracked_analysis import analysis_run, analysis_run_id
@@ -73,6 +73,10 @@ class Mirrored:
     """Why a run could not be uploaded."""
     num_new: int = 0
     """Runs that this call wrote."""
+    num_sent: int = 0
+    """Runs that this call brought to the server, or found there whole for the first time."""
+    notes: list[str] = field(default_factory=list)
+    """What is left out, since its record is damaged."""
 
 
 def mirror(root: ResultsRoot, study: str) -> Mirrored:
@@ -128,6 +132,8 @@ def upload(root: ResultsRoot, study: str, seconds: float) -> Mirrored:
                 state = State.FAILED if problem else State.SYNCED
                 if problem:
                     mirrored.problems[run.run_id] = problem
+                else:
+                    mirrored.num_sent += 1
                 entry.written_as(root, state)
             mirrored.states[run.run_id] = state
             if run.job_type is JobType.TRIAL:
@@ -143,6 +149,7 @@ def _written(
 ) -> Iterator[tuple[TrackedRun, _Entry]]:
     """Yield the runs of a study, each once its offline run is there; the analysis last."""
     link = SweepLink.read(root, study)
+    mirrored.notes += readable_records(existing_spec(root, study), root.study(study))[1]
     for run in _runs(root, study, link):
         entry = _Entry.read(root, run.run_id)
         if entry is None or not entry.is_there(root) or entry.content != run.content:
@@ -364,8 +371,8 @@ def _log(root: ResultsRoot, run: TrackedRun, first: int, sweep: str | None) -> P
             tracked.log_artifact(_artifact(wandb, run, artifact), aliases=list(artifact.aliases))
         tracked.summary.update(dict(run.summary))
         tracked.finish(exit_code=int(run.is_failure))
-    except (wandb.Error, OSError) as error:
-        raise ResultsError(f"wandb cannot write run {run.run_id}: {error}") from error
+    except (wandb.Error, OSError, ValueError) as error:
+        raise ResultsError(_one_line(f"wandb cannot write run {run.run_id}: {error}")) from error
     finally:
         wandb.teardown()
     return folder
@@ -459,7 +466,8 @@ class _Server:
         self._wandb = wandb
         try:
             self._connect()
-        except wandb.Error as error:
+        # A setting that is none, such as an address, is a ValueError.
+        except (wandb.Error, ValueError) as error:
             raise UserError(_one_line(f"Weights & Biases: {error}")) from error
 
     def _connect(self) -> Any:

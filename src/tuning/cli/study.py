@@ -353,8 +353,22 @@ def run_and_print(
         print_outcome(spec, root, outcome, as_json=as_json)
 
 
-def print_outcome(spec: StudySpec, root: ResultsRoot, outcome: Outcome, *, as_json: bool) -> None:
+def print_outcome(
+    spec: StudySpec,
+    root: ResultsRoot,
+    outcome: Outcome,
+    *,
+    as_json: bool,
+    go_on: str | None = None,
+) -> None:
     """Analyse what was run and print what came out.
+
+    Args:
+        spec: The study.
+        root: Where it is.
+        outcome: What its run came to.
+        as_json: Print the analysis as JSON.
+        go_on: The command that goes on with it; `tuning study resume` if not given.
 
     Raises:
         typer.Exit: It was stopped.
@@ -364,7 +378,7 @@ def print_outcome(spec: StudySpec, root: ResultsRoot, outcome: Outcome, *, as_js
     if outcome.end is not End.FINISHED:
         ERRORS.print(
             f"tuning: {outcome.message}; {len(outcome.records)} of {spec.plan().num_trials} trials "
-            f"are finished; go on with: {_resume_command(spec, root)}",
+            f"are finished; go on with: {go_on or _resume_command(spec, root)}",
             highlight=False,
             soft_wrap=True,
         )

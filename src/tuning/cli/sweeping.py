@@ -193,7 +193,10 @@ def run_agent(request: AgentRequest) -> None:
     if outcome is None:
         typer.echo(f"sweep {request.sweep} has no points left", err=True)
         return
-    print_outcome(agent.spec(), root, outcome, as_json=request.as_json)
+    again = f"tuning wandb agent {request.sweep} --count {request.count}"
+    again += f" --name {name}" if request.name else ""
+    again += options.results_dir_option(root.root)
+    print_outcome(agent.spec(), root, outcome, as_json=request.as_json, go_on=again)
     agent.send()
 
 

@@ -67,13 +67,12 @@ def sync(
     Examples: tuning wandb sync, tuning wandb sync demo --offline, tuning wandb sync demo --watch
     """
     from tuning.paths import ResultsRoot
-    from tuning.tracked_runs import runs_of
 
     root = ResultsRoot(results_dir)
     is_over: Callable[[float], bool] | None = _ended_input if follow else None
     studies = _follow_from(root, names or []) if follow else _studies(root, names or [])
     if dry_run:
-        plan = {name: [run.run_id for run in runs_of(root, name)] for name in studies}
+        plan = {name: _planned(root, name) for name in studies}
         _answer({"dry_run": True, "runs": plan}, _plan_lines(plan), as_json=as_json)
         return
     if watch and is_over is None:
@@ -86,6 +85,8 @@ def sync(
         name: {
             "runs": {run: state.value for run, state in of.states.items()},
             "new": of.num_new,
+            "sent": of.num_sent,
+            "notes": of.notes,
             "problems": of.problems,
         }
         for name, of in found.items()
@@ -123,6 +124,19 @@ def publish_views(
     with working(f"saving the workspace of {name}", quiet=quiet or as_json):
         url = published(root, name)
     _answer({"workspace": url}, [f"workspace: {url}"], as_json=as_json)
+
+
+def _planned(root: ResultsRoot, name: str) -> list[str]:
+    from tuning.study import existing_spec
+    from tuning.tracked_analysis import analysis_run_id
+    from tuning.tracked_runs import JobType, runs_of
+
+    runs = list(runs_of(root, name))
+    planned = [run.run_id for run in runs]
+    # Where there is an untouched model to compare with, there is an analysis.
+    if any(run.job_type is JobType.BASE for run in runs):
+        planned.append(analysis_run_id(existing_spec(root, name)))
+    return planned
 
 
 def _watch(
@@ -236,7 +250,8 @@ def _lines(root: ResultsRoot, found: dict[str, Mirrored]) -> list[str]:
         for state in of.states.values():
             counts[state.value] = counts.get(state.value, 0) + 1
         told = ", ".join(f"{count} {state}" for state, count in counts.items()) or "no run yet"
-        lines.append(f"{name}: {told}; {of.num_new} new")
+        lines.append(f"{name}: {told}; {of.num_new} new, {of.num_sent} sent")
+        lines += [f"  {note}" for note in of.notes]
         lines += [f"  {run}: {problem}" for run, problem in of.problems.items()]
     return [*lines, f"runs: {root.wandb}"]
 
