@@ -11,14 +11,13 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from tuning.cli import options
 from tuning.cli.study_request import StudyRequest, make_spec
 from tuning.errors import UserError, shown
-from tuning.sweep_laws import Method
 
 if TYPE_CHECKING:
     from tuning.executor import Outcome
@@ -33,7 +32,7 @@ DEFAULT_COUNT = 20
 
 Count = Annotated[int, typer.Option("--count", help="Points of the sweep to try.", min=1)]
 MethodOption = Annotated[
-    Method | None,
+    Literal["grid", "random", "bayes"] | None,
     typer.Option("--method", help="How points are chosen; by default as the space says."),
 ]
 MinIterations = Annotated[
@@ -63,6 +62,7 @@ def sweep(
     """
     from tuning.grid import load_space
     from tuning.paths import ResultsRoot
+    from tuning.sweep_laws import Method
     from tuning.sweeps import not_kept, sweep_definition
     from tuning.wandb_integration import register_sweep
 
@@ -70,7 +70,7 @@ def sweep(
     definition = sweep_definition(
         chosen,
         name=name or Path(space).stem,
-        method=method,
+        method=None if method is None else Method(method),
         min_iterations=early_terminate,
     )
     for note in not_kept(chosen) if not as_json else ():
