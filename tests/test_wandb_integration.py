@@ -136,6 +136,17 @@ def assert_all_sent(root: ResultsRoot, server: Server) -> None:
             assert found.summary[name] == value
 
 
+def assert_completed_after_a_kill(root: ResultsRoot, server: Server) -> None:
+    """Whom a killed one left behind may still be sending; until it is done the next one waits."""
+    for _ in range(10):
+        done = sync(root, server.url)
+        if done.returncode == 0:
+            break
+        time.sleep(1)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_all_sent(root, server)
+
+
 def test_offline_runs_hold_everything_and_ask_nobody(root: ResultsRoot, server: Server) -> None:
     done = sync(root, server.url, "--offline")
     assert done.returncode == 0, done.stderr
@@ -252,14 +263,7 @@ def test_a_kill_in_the_middle_loses_and_repeats_nothing(root: ResultsRoot, serve
     process.send_signal(signal.SIGKILL)
     process.wait()
     server.seconds = 0.0
-    # Whom the killed one left behind may still be sending; until it is done the next one waits.
-    for _ in range(10):
-        done = sync(root, server.url)
-        if done.returncode == 0:
-            break
-        time.sleep(1)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert_all_sent(root, server)
+    assert_completed_after_a_kill(root, server)
 
 
 def test_an_address_that_is_none_is_one_clear_line(root: ResultsRoot) -> None:
@@ -480,14 +484,7 @@ def test_a_mirror_that_is_killed_harms_no_trial_and_loses_nothing(
     statuses = [record.result.status.value for record in load_study(root, "one")[1]]
     assert len(statuses) == 4
     assert "failed" not in statuses
-    # Whom the mirror left behind may still be sending.
-    for _ in range(10):
-        done = sync(root, server.url)
-        if done.returncode == 0:
-            break
-        time.sleep(1)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert_all_sent(root, server)
+    assert_completed_after_a_kill(root, server)
 
 
 @NIGHTLY
@@ -556,6 +553,20 @@ def test_a_sweep_its_agent_and_what_the_server_sees(fast_path: Path, server: Ser
     others = [run for name, run in server.runs.items() if not name.startswith("given")]
     assert all(run.fields.get("sweep") is None for run in others)
     assert server.unknown == []
+
+
+@NIGHTLY
+def test_the_old_spelling_registers_a_sweep_and_runs_it(fast_path: Path, server: Server) -> None:
+    (fast_path / "space.yaml").write_text(RUNNING)
+    arguments = {name: {"value": value} for name, value in POINT.items()}
+    server.commands = [{"type": "run", "run_id": "given", "args": arguments}]
+    asked = ["--mode", "sweep", "--space", "space.yaml", "--count", "1", "--name", "one"]
+    done = program(fast_path, server.url, *asked, "--quiet")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("sweep: sweep0\n")
+    assert list(server.sweeps) == ["sweep0"]
+    assert server.runs["given"].fields["sweep"] == "sweep0"
+    assert server.runs["given"].is_complete
 
 
 @pytest.mark.slow

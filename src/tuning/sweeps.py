@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from tuning import files
@@ -179,7 +180,7 @@ class SweepLink:
 
     study: str
     definition: Mapping[str, Any] | None = None
-    """Of a sweep that is to be made when there is a server."""
+    """What was, or will be, registered from here; None for a sweep that was only joined."""
     sweep: str | None = None
     """Its id; None while there is none."""
     runs: list[SweepRun] = field(default_factory=list)
@@ -225,7 +226,7 @@ class SweepLink:
         )
 
     @staticmethod
-    def path(root: ResultsRoot, study: str) -> Any:
+    def path(root: ResultsRoot, study: str) -> Path:
         """Return the file."""
         return root.wandb / "sweeps" / f"{checked_name(study, 'study')}.json"
 
@@ -281,6 +282,12 @@ class SweepLink:
             for run in self.runs
             if all(point.get(name) == value for name, value in run.parameters.items())
         ]
+
+
+def constants_of(definition: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a sweep sets and does not vary, by flat names."""
+    parameters: Mapping[str, Mapping[str, Any]] = definition.get("parameters", {})
+    return {flat_name(name): of["value"] for name, of in parameters.items() if "value" in of}
 
 
 def _step_scale(value: Any) -> float:

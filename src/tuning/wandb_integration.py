@@ -45,7 +45,7 @@ from tuning.scoring import METRIC_PREFIX, TRANSFER_SCORE
 from tuning.search_space import SearchSpace
 from tuning.study import existing_spec, readable_records
 from tuning.sweep_laws import Method, check_sweep
-from tuning.sweeps import SweepLink, flat_name, sweep_definition
+from tuning.sweeps import SweepLink, constants_of, sweep_definition
 from tuning.tracked_analysis import analysis_run, analysis_run_id
 from tuning.tracked_runs import STEP, Artifact, JobType, TrackedRun, runs_of
 from tuning.wandb_views import build_workspace
@@ -714,8 +714,7 @@ def constants_of_sweep(root: ResultsRoot, sweep: str) -> dict[str, Any]:
         UserError: The sweep cannot be had.
     """
     _check_installed()
-    parameters: Mapping[str, Mapping[str, Any]] = _Server(root).sweep(sweep).get("parameters", {})
-    return {flat_name(name): of["value"] for name, of in parameters.items() if "value" in of}
+    return constants_of(_Server(root).sweep(sweep))
 
 
 class SweepJob(NamedTuple):

@@ -391,16 +391,14 @@ def _registered(root: ResultsRoot, name: str, definition: Mapping[str, Any]) -> 
     Raises:
         UserError: The server cannot be reached, or refuses.
     """
-    from tuning.sweeps import SweepLink
+    from tuning.sweeps import SweepLink, constants_of
     from tuning.wandb_integration import register_sweep
 
     try:
         sweep_id = register_sweep(root, definition)
     except UserError as error:
         raise UserError(f"{error}; without a server: tuning --mode sweep --offline") from error
-    parameters = definition["parameters"]
-    constants = {name: of["value"] for name, of in parameters.items() if "value" in of}
-    link = SweepLink(name, definition, sweep_id, constants=constants)
+    link = SweepLink(name, definition, sweep_id, constants=constants_of(definition))
     link.write(root)
     return link
 
