@@ -152,7 +152,8 @@ def _ours(config: Any, model: str, precision: str, arguments: argparse.Namespace
     from tuning.model.machine import peak_gpu_memory_bytes, peak_memory_bytes, reset_peak_memory
     from tuning.paths import ResultsRoot
     from tuning.tasks.splits import Split
-    from tuning.training.run import batches_of, train
+    from tuning.training.datamodule import StepBatches
+    from tuning.training.run import num_passes, train
 
     bench = load_bench(config)
     base = dataclasses.replace(bench.base, tokenizer=_tokenizer(model, arguments.prompts))
@@ -178,8 +179,8 @@ def _ours(config: Any, model: str, precision: str, arguments: argparse.Namespace
             on_progress=on_progress,
         )
     seconds = [b - a for a, b in zip(ends, ends[1:], strict=False)][2:-1]
-    batches = batches_of(config, bench, stream)
-    steps = [batches.step(number) for number in range(2, 2 + arguments.steps)]
+    batches, parts = StepBatches.of(config, bench, stream), num_passes(config, base)
+    steps = [batches.step(number, parts) for number in range(2, 2 + arguments.steps)]
     passed = sum(part.packed.ids_BT.numel() for step in steps for part in step)
     answers = sum(len(part.target_A) for step in steps for part in step)
     return {

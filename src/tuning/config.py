@@ -147,6 +147,9 @@ class TrainingConfig(Section):
     """Chooses data, dropout and the adapter's first weights."""
     precision: Literal["auto", "32-true", "bf16", "fp16"] = "auto"
     """Of the frozen base; auto resolves from the device that runs. Adapters are always fp32."""
+    gradient_checkpointing: Flag = False
+    """Compute activations again on the way back instead of keeping them: less memory, more time,
+    the same weights."""
     num_threads: Annotated[int, Field(ge=1, le=1024, strict=True)] | None = None
     """Processor threads of a trial; all cores if not given. Results repeat bit for bit only at
     equal threads."""

@@ -17,7 +17,7 @@ from tuning.known_models import HUB_IDS, PACKAGED_MODELS
 from tuning.paths import user_path
 from tuning.tasks.words import benchmark_words
 
-TRAINING_VERSION = 5
+TRAINING_VERSION = 6
 """Raised by hand whenever the same configuration would train other weights than before."""
 
 

@@ -410,3 +410,27 @@ def strict_accuracies(tasks: list[Task], correct: list[bool]) -> dict[str, float
         hits = [c for t, c in zip(tasks, correct, strict=True) if t is task]
         metrics[f"{METRIC_PREFIX[task]}/accuracy"] = sum(hits) / len(hits)
     return metrics
+
+
+def honest_accuracies(predictions: pd.DataFrame, baseline_of: BaselineOf) -> dict[str, float]:
+    """Return each task's accuracy by public name, with what it must be read with.
+
+    Beside ``{task}/accuracy`` stand ``accuracy_low`` and ``accuracy_high`` (95 %, clustered by
+    word), ``num_items``, and ``baseline``: the accuracy of the best guesser that never looks at the
+    word.
+
+    Args:
+        predictions: A row an item.
+        baseline_of: That guesser.
+    """
+    metrics: dict[str, float] = {}
+    for task, rows in predictions.groupby("task"):
+        prefix, found = METRIC_PREFIX[Task(str(task))], accuracy(rows)
+        metrics |= {
+            f"{prefix}/accuracy": found.value,
+            f"{prefix}/accuracy_low": found.low,
+            f"{prefix}/accuracy_high": found.high,
+            f"{prefix}/num_items": float(found.num_items),
+            f"{prefix}/baseline": baseline_of(rows),
+        }
+    return metrics

@@ -13,11 +13,11 @@ from tuning.training.datamodule import StepBatches
 from tuning.training_data import training_data
 
 
-def batches(config: Any, num_passes: int = 4) -> StepBatches:
+def batches(config: Any) -> StepBatches:
     tokenizer = tokenizer_of("tiny")
     words = split_subjects(subject_words("tiny"))[Split.TRAIN]
     data = training_data(config, words, tokenizer.count_tokens, lambda w: encodable(w, tokenizer))
-    return StepBatches(data.stream, tokenizer, 32, num_passes)
+    return StepBatches(data.stream, tokenizer, 32)
 
 
 def num_tokens(of: StepBatches, steps: int) -> int:
@@ -56,13 +56,13 @@ def test_rows_added_to_the_direct_arm_ask_about_the_words_of_their_step(
 
 
 @pytest.mark.parametrize("arm", ["spelling", "direct"])
-@pytest.mark.parametrize("num_passes", [1, 2, 4, 8, 16, 32])
+@pytest.mark.parametrize("num_parts", [1, 2, 4, 8, 16, 32])
 def test_a_step_is_cut_into_as_many_micro_batches_as_asked_for(
-    small_config: Callable[..., Any], arm: str, num_passes: int
+    small_config: Callable[..., Any], arm: str, num_parts: int
 ) -> None:
-    of = batches(small_config(f"arm={arm}"), num_passes)
-    parts = of.step(0)
-    assert len(parts) == num_passes
+    of = batches(small_config(f"arm={arm}"))
+    parts = of.step(0, num_parts)
+    assert len(parts) == num_parts
     # Each answer ends once.
     sizes = [int((part.target_A == of.tokenizer.end_ids[0]).sum()) for part in parts]
     assert sum(sizes) == len(of.rows(0))

@@ -22,20 +22,15 @@ from safetensors.torch import load_file
 from tuning import files
 from tuning.config import to_yaml
 from tuning.errors import ResultsError
-from tuning.evaluation.bench import Bench, load_bench
+from tuning.evaluation.bench import load_bench
 from tuning.files import sha256_of_json
 from tuning.fingerprint import training_key
-from tuning.model.base import encodable
-from tuning.model.lora import fresh_adapter
 from tuning.model.machine import quiet_libraries
 from tuning.paths import ResultsRoot
 from tuning.records import TrialRecord, read_record
-from tuning.tasks.splits import Split
-from tuning.tasks.stream import TrainingStream
 from tuning.training.datamodule import SpellingData
 from tuning.training.module import SpellingModule
-from tuning.training.run import batches_of, num_passes
-from tuning.training_data import training_data
+from tuning.training.run import num_passes
 from tuning.trial import TrialRequest, run_trial
 
 Make = Callable[..., Any]
@@ -94,17 +89,6 @@ class Gradients(pl.Callback):
         self.found = {n: p.grad.clone() for n, p in pl_module.named_parameters() if p.requires_grad}
 
 
-def stream_of(config: Any, bench: Bench) -> TrainingStream:
-    tokenizer = bench.base.tokenizer
-    data = training_data(
-        config,
-        bench.words[Split.TRAIN],
-        tokenizer.count_tokens,
-        lambda words: encodable(words, tokenizer),
-    )
-    return data.stream
-
-
 def gradient_of_first_step(config: Any) -> dict[str, torch.Tensor]:
     """Return the gradient that Lightning hands to the optimiser, in float64 and before clipping."""
     with quiet_libraries():
@@ -112,15 +96,14 @@ def gradient_of_first_step(config: Any) -> dict[str, torch.Tensor]:
         # Parts of the model are in fp32 whatever its type; they round alike only where every row is
         # computed alike, so each has its own sequence, and attention is the one in float64.
         bench = dataclasses.replace(bench, base=dataclasses.replace(bench.base, packs=False))
-        stream = stream_of(config, bench)
         seen = Gradients()
         attention = bench.base.network.config._attn_implementation
         bench.base.network.set_attn_implementation("sdpa")
-        training = config.training_config
-        with fresh_adapter(bench.base, config.lora_config, 0) as adapted:
+        with SpellingModule(config, bench) as module:
+            module.configure_model()
             # B begins at 0, and A's gradient with it: give both a value.
             generator = torch.Generator().manual_seed(1)
-            for name, parameter in adapted.named_parameters():
+            for name, parameter in module.adapted.named_parameters():
                 if "lora_B" in name:
                     parameter.data = torch.randn(parameter.shape, generator=generator) / 50
             trainer = pl.Trainer(
@@ -133,10 +116,9 @@ def gradient_of_first_step(config: Any) -> dict[str, torch.Tensor]:
                 enable_checkpointing=False,
                 enable_progress_bar=False,
                 enable_model_summary=False,
+                limit_val_batches=0,
             )
-            trainer.fit(
-                SpellingModule(adapted, training), SpellingData(batches_of(config, bench, stream))
-            )
+            trainer.fit(module, SpellingData(config, bench))
         bench.base.network.float()
         bench.base.network.set_attn_implementation(attention)
     return seen.found

@@ -25,6 +25,7 @@ from tuning.evaluation.generation import cached_answer_logits, greedy_texts
 from tuning.model.base import BaseModel, device_of
 from tuning.model.packing import Packed, answer_states, on, pack, packed_batches
 from tuning.model.prefix import Prefix, alike, prefix_groups, read_prefix
+from tuning.model.processes import gathered, num_processes, process_index
 from tuning.model.tokenizer import EncodedItem, TextTokenizer
 from tuning.tasks.items import Item
 from tuning.tasks.suite import Suite, choices_of
@@ -61,22 +62,17 @@ class AnswerReading(NamedTuple):
     """Index of the likeliest of the task's choices; -1 where the task has none."""
 
 
-class _Batch(NamedTuple):
+class Batch(NamedTuple):
     """Rows that pass through the model at once."""
 
+    beginning: list[int]
+    """Tokens that stand before all of these rows, and of their neighbours."""
     indices: list[int]
     """Which items they are."""
     rows: list[EncodedItem]
-    """Without what stands before all of their group."""
+    """Without what stands before them."""
     packed: Packed
     choices: list[list[int]]
-
-
-class _Group(NamedTuple):
-    """Rows that begin alike."""
-
-    beginning: list[int]
-    batches: list[_Batch]
 
 
 class _Prepared(NamedTuple):
@@ -84,7 +80,10 @@ class _Prepared(NamedTuple):
 
     items: Sequence[Item]
     encoded: Sequence[EncodedItem]
-    groups: list[_Group]
+    batches: list[Batch]
+    """Those with one beginning follow each other."""
+    owner: list[int]
+    """Of which item of the suite each is an answer."""
 
 
 @dataclass(frozen=True)
@@ -97,9 +96,7 @@ class OnePassScorer:
     """Decisions closer than this are decoded for real; in logits."""
     packs: bool = True
     """Whether several rows may share a sequence."""
-    _kept: dict[str, tuple[_Prepared, list[int]]] = field(
-        default_factory=dict, repr=False, compare=False
-    )
+    _kept: dict[str, _Prepared] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def for_base(cls, base: BaseModel, items: Sequence[Item]) -> OnePassScorer:
@@ -122,87 +119,67 @@ class OnePassScorer:
         with | between), num_tokens, is_pseudo_word, letter_token_length, strict_correct,
         choice_correct (missing where there is no choice), choice, margin, decoded_for_real.
         """
-        prepared, owner = self._prepared(suite)
-        asked, encoded = prepared.items, prepared.encoded
-        readings = self._read(prepared, on_progress)
-        verdicts = np.array([reading.correct for reading in readings])
-        decode = self._to_decode(asked, encoded, readings)
-        texts = greedy_texts(self.network, self.tokenizer, [encoded[i] for i in decode])
-        for i, text in zip(decode, texts, strict=True):
-            verdicts[i] = text == asked[i].answer
-        strict = np.zeros(len(suite.items), dtype=bool)
-        np.logical_or.at(strict, owner, verdicts)
-        return _table(suite, strict, readings, {owner[i] for i in decode})
+        return self._read_own(suite, on_progress).table()
 
     def verdicts(self, suite: Suite) -> list[bool]:
         """Return for each item whether one pass calls it right; nothing is decoded."""
-        prepared, _ = self._prepared(suite)
-        return [reading.correct for reading in self._read(prepared)[: len(suite.items)]]
+        return self._read_own(suite).verdicts()
 
-    def read(
-        self,
-        items: Sequence[Item],
-        encoded: Sequence[EncodedItem],
-        on_progress: OnProgress = lambda done, total: None,
-    ) -> list[AnswerReading]:
-        """Return the reading of each item, from one pass over prompt and gold answer."""
-        return self._read(self._prepare(items, encoded), on_progress)
+    def begin(self, suite: Suite) -> SuiteReading:
+        """Return a reading of a suite in which nothing has been read."""
+        return SuiteReading(self, suite)
 
-    @torch.inference_mode()
-    def _read(
-        self, prepared: _Prepared, on_progress: OnProgress = lambda done, total: None
-    ) -> list[AnswerReading]:
+    def _read_own(
+        self, suite: Suite, on_progress: OnProgress = lambda done, total: None
+    ) -> SuiteReading:
+        reading = self.begin(suite)
+        num_asked = len(reading.prepared.items)
+        for batch in reading.own_batches:
+            reading.read(batch)
+            on_progress(min(len(reading.readings) * num_processes(), num_asked), num_asked)
+        return reading
+
+    def read(self, items: Sequence[Item], encoded: Sequence[EncodedItem]) -> list[AnswerReading]:
+        """Return the reading of each item, from one pass over prompt and gold answer.
+
+        This process reads them all, whoever else is there.
+        """
         readings: dict[int, AnswerReading] = {}
-        for beginning, batches in prepared.groups:
-            prefix = read_prefix(self.network, beginning) if beginning else None
-            for batch in batches:
-                read = read_batch(self.network, batch.rows, batch.packed, batch.choices, prefix)
-                readings.update(zip(batch.indices, read, strict=True))
-                on_progress(len(readings), len(prepared.items))
-        return [readings[i] for i in range(len(prepared.items))]
+        passes = _Passes(self.network)
+        for batch in self._batches(items, encoded):
+            readings.update(passes.read(batch))
+        return [readings[i] for i in range(len(items))]
 
-    def _prepared(self, suite: Suite) -> tuple[_Prepared, list[int]]:
-        """Return a suite's items ready to be asked, and of which item each is an answer."""
+    def prepared(self, suite: Suite) -> _Prepared:
+        """Return a suite's items ready to be asked; the last ones are kept."""
         if suite.key not in self._kept:
             if len(self._kept) == _MOST_KEPT:
                 self._kept.clear()
             asked, owner = _with_targets(suite.items)
-            self._kept[suite.key] = (
-                self._prepare(asked, self.tokenizer.encode_items(asked)),
-                owner,
-            )
+            encoded = self.tokenizer.encode_items(asked)
+            batches = self._batches(asked, encoded)
+            self._kept[suite.key] = _Prepared(asked, encoded, batches, owner)
         return self._kept[suite.key]
 
-    def _prepare(self, items: Sequence[Item], encoded: Sequence[EncodedItem]) -> _Prepared:
+    def _batches(self, items: Sequence[Item], encoded: Sequence[EncodedItem]) -> list[Batch]:
         choice_ids = {task: self._choice_ids(task) for task in {str(item.task) for item in items}}
-        groups = []
+        batches = []
         for of_group, beginning in alike(items, encoded):
             rest = [_without(len(beginning), encoded[i]) for i in of_group]
-            batches = []
             for picks, packed in packed_batches(rest, BATCH_TOKENS, together=self.packs):
                 indices = [of_group[i] for i in picks]
                 choices = [choice_ids[str(items[i].task)] for i in indices]
-                batches.append(_Batch(indices, [rest[i] for i in picks], packed, choices))
-            groups.append(_Group(beginning, batches))
-        return _Prepared(items, encoded, groups)
+                batches.append(Batch(beginning, indices, [rest[i] for i in picks], packed, choices))
+        return batches
 
     def _choice_ids(self, task: str) -> list[int]:
         return self.tokenizer.single_token_ids(choices_of(task))
 
-    def _to_decode(
-        self,
-        items: Sequence[Item],
-        encoded: Sequence[EncodedItem],
-        readings: Sequence[AnswerReading],
-    ) -> list[int]:
-        """Return the items whose decision is too close, or whose wrong token may still be right."""
-        close = [i for i, r in enumerate(readings) if r.margin < self.margin]
-        respelled = [
-            i
-            for i, r in enumerate(readings)
-            if r.wrong_token >= 0 and self._could_still_match(items[i], encoded[i], r)
-        ]
-        return sorted({*close, *respelled})
+    def is_to_decode(self, item: Item, encoded: EncodedItem, reading: AnswerReading) -> bool:
+        """Return whether a decision is too close, or a wrong token may still be right."""
+        if reading.margin < self.margin:
+            return True
+        return reading.wrong_token >= 0 and self._could_still_match(item, encoded, reading)
 
     def _could_still_match(self, item: Item, encoded: EncodedItem, reading: AnswerReading) -> bool:
         if reading.predicted in self.tokenizer.end_ids:
@@ -212,6 +189,95 @@ class OnePassScorer:
         piece = self.tokenizer.decode([reading.predicted])
         rest = item.answer[len(done) :]
         return rest.startswith(piece) or "\ufffd" in piece
+
+
+class _Passes:
+    """Batches through one network, its weights unchanged; a shared beginning is read once."""
+
+    def __init__(self, network: PreTrainedModel) -> None:
+        self._network = network
+        self._beginning: list[int] = []
+        self._prefix: Prefix | None = None
+
+    @torch.inference_mode()
+    def read(self, batch: Batch) -> dict[int, AnswerReading]:
+        if batch.beginning != self._beginning:
+            self._beginning = batch.beginning
+            self._prefix = read_prefix(self._network, batch.beginning) if batch.beginning else None
+        read = read_batch(self._network, batch.rows, batch.packed, batch.choices, self._prefix)
+        return dict(zip(batch.indices, read, strict=True))
+
+
+class SuiteReading:
+    """A suite under way through one network, by one process or by several that share it.
+
+    Each batch belongs to exactly one process, so no item is asked twice, whatever their number; and
+    batches are the same for any number of processes, so the answers are too.
+    """
+
+    def __init__(self, scorer: OnePassScorer, suite: Suite) -> None:
+        """Begin; see `OnePassScorer.begin`."""
+        self.suite = suite
+        self.prepared = scorer.prepared(suite)
+        self.readings: dict[int, AnswerReading] = {}
+        """What this process has read, by the number of the item asked."""
+        self._scorer = scorer
+        self._passes = _Passes(scorer.network)
+
+    @property
+    def own_batches(self) -> Sequence[Batch]:
+        """The batches of this process."""
+        return self.prepared.batches[process_index() :: num_processes()]
+
+    def read(self, batch: Batch) -> None:
+        """Have one batch of this process pass through the network."""
+        self.readings.update(self._passes.read(batch))
+
+    def verdicts(self) -> list[bool]:
+        """Return for each item of the suite whether one pass calls it right; nothing is decoded.
+
+        Every process must call this after its own batches, and gets the whole answer.
+        """
+        own = {i: [reading.correct] for i, reading in self.readings.items()}
+        correct = gathered(own, len(self.prepared.items), 1)[: len(self.suite.items), 0]
+        return [bool(value) for value in correct]
+
+    def table(self) -> pd.DataFrame:
+        """Return a row for each item of the suite; see `OnePassScorer.score`.
+
+        Every process must call this after its own batches, and gets the whole table. What is too
+        close is decoded for real by the process that has read it.
+        """
+        asked, encoded, _, owner = self.prepared
+        decode = [
+            i
+            for i, reading in sorted(self.readings.items())
+            if self._scorer.is_to_decode(asked[i], encoded[i], reading)
+        ]
+        texts = greedy_texts(
+            self._scorer.network, self._scorer.tokenizer, [encoded[i] for i in decode]
+        )
+        decoded = dict(zip(decode, texts, strict=True))
+        own = {
+            i: [
+                *reading,
+                i in decoded,
+                decoded[i] == asked[i].answer if i in decoded else reading.correct,
+            ]
+            for i, reading in self.readings.items()
+        }
+        width = len(AnswerReading._fields)
+        rows = gathered(own, len(asked), width + 2)
+        readings = [_reading(row[:width]) for row in rows.tolist()]
+        strict = np.zeros(len(self.suite.items), dtype=bool)
+        np.logical_or.at(strict, owner, rows[:, -1] != 0)
+        was_decoded = {owner[i] for i in np.flatnonzero(rows[:, width]).tolist()}
+        return _table(self.suite, strict, readings, was_decoded)
+
+
+def _reading(row: Sequence[float]) -> AnswerReading:
+    correct, margin, wrong_token, predicted, choice = row
+    return AnswerReading(bool(correct), margin, int(wrong_token), int(predicted), int(choice))
 
 
 def _with_targets(items: Sequence[Item]) -> tuple[list[Item], list[int]]:

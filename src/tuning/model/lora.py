@@ -109,8 +109,26 @@ def _check_targets(base: BaseModel, settings: LoraConfig) -> None:
 
 
 @contextlib.contextmanager
-def stored_adapter(base: BaseModel, folder: Path) -> Iterator[PeftModel]:
+def recomputing(base: BaseModel) -> Iterator[None]:
+    """For the time of the block keep no activations of `base`'s blocks, but compute them again."""
+    # The other way of torch's needs inputs with gradients, which a frozen model does not have.
+    base.network.gradient_checkpointing_enable({"use_reentrant": False})
+    try:
+        yield
+    finally:
+        base.network.gradient_checkpointing_disable()
+
+
+@contextlib.contextmanager
+def stored_adapter(
+    base: BaseModel, folder: Path, *, is_trainable: bool = False
+) -> Iterator[PeftModel]:
     """Put a stored adapter on `base` for the time of the block.
+
+    Args:
+        base: The model that it was made for.
+        folder: Where it is, in PEFT's format.
+        is_trainable: Whether it is to be trained further.
 
     Raises:
         ModelError: The folder holds no adapter, or one that does not fit this model.
@@ -118,7 +136,11 @@ def stored_adapter(base: BaseModel, folder: Path) -> Iterator[PeftModel]:
     check_is_adapter(folder)
     # The layers are put on before the weights are read: whatever is wrong with these, what was put
     # on is known, and is taken off again. The base is shared.
-    adapted = PeftModelForCausalLM(base.network, _stored_config(base, folder))
+    settings = _stored_config(base, folder)
+    settings.inference_mode = not is_trainable
+    adapted = PeftModelForCausalLM(base.network, settings)
+    if is_trainable:
+        _use_cheap_dropout(adapted)
     try:
         _load_weights(base, adapted, folder)
         for name, tensor in adapted.named_parameters():
@@ -138,12 +160,35 @@ def _stored_config(base: BaseModel, folder: Path) -> PeftLoraConfig:
         own = LoraConfig(r=settings.r, alpha=settings.lora_alpha, target_modules=targets)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise _unfit(base, folder, error) from error
+    for name in _MORE_THAN_LORA:
+        if getattr(settings, name, None):
+            raise _unfit(base, folder, f"it uses {name}, which is more than LoRA on linear layers")
+    if settings.init_lora_weights not in (True, False, "gaussian"):
+        # These write into the base's own weights, and the base is shared.
+        method = shown(settings.init_lora_weights)
+        raise _unfit(base, folder, f"init_lora_weights {method} changes the base model itself")
     try:
         _check_targets(base, own)
     except ModelError as error:
         raise _unfit(base, folder, error) from error
-    settings.inference_mode = True
     return settings
+
+
+_MORE_THAN_LORA = (
+    "alora_invocation_tokens",
+    "arrow_config",
+    "kasa_config",
+    "layer_replication",
+    "megatron_config",
+    "modules_to_save",
+    "monteclora_config",
+    "target_parameters",
+    "trainable_token_indices",
+    "use_bdlora",
+    "velora_config",
+)
+"""What PEFT's adapters may hold beside; each would change layers that are not an adapter's, or
+import code by a name that stands in the file."""
 
 
 def _load_weights(base: BaseModel, adapted: PeftModel, folder: Path) -> None:

@@ -14,9 +14,9 @@ import lightning.pytorch as pl
 
 from tuning import files
 from tuning.errors import ResultsError
-from tuning.evaluation.bench import Bench
 from tuning.jobs import check_progress
 from tuning.model.lora import save_adapter
+from tuning.model.processes import is_first, said_by_first
 from tuning.paths import TrainingFolder
 from tuning.training.module import SpellingModule
 
@@ -107,7 +107,9 @@ class ProgressFile(StepCallback):
         checkpoint[PROGRESS] = [line for line in lines if line["step"] <= trainer.global_step]
 
     def write(self, step: int, kind: str, metrics: Mapping[str, float]) -> None:
-        """Write one line unless the file has it."""
+        """Write one line unless the file has it; of several processes the first one does."""
+        if not is_first():
+            return
         self.on_progress(step, metrics)
         if (step, kind) not in self.written:
             files.append_json_line(self.path, {"step": step, "kind": kind, **metrics})
@@ -129,38 +131,49 @@ class ProgressFile(StepCallback):
                 "num_tokens": module.num_tokens,
             }
             self.write(step, "train", line)
-        else:
+        elif is_first():
             self.on_progress(step, {"loss": module.step_loss})
 
 
 class TransferEvaluation(StepCallback):
     """Measures spelling, position and count on the way, every `frequency` steps and at the end."""
 
-    def __init__(self, bench: Bench, frequency: int, progress: ProgressFile) -> None:
-        """Set what is measured, how often, and where it goes."""
-        self.bench = bench
+    def __init__(self, frequency: int, progress: ProgressFile | None = None) -> None:
+        """Set how often, and where it goes.
+
+        The metrics also go to the trainer's loggers, and where other callbacks look for them.
+
+        Args:
+            frequency: Optimizer steps between two measurements.
+            progress: A file of a line for each.
+        """
         self.frequency = frequency
         self.progress = progress
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure the untouched model: the adapter still adds zero."""
+        assert isinstance(pl_module, SpellingModule)
         if trainer.global_step == 0:
             pl_module.eval()
-            metrics = self.bench.monitored_base
+            metrics = pl_module.bench.monitored_base
             pl_module.train()
-            self.progress.write(0, "evaluation", metrics)
+            self._tell(trainer, 0, metrics)
 
     def on_step_end(self, trainer: pl.Trainer, module: SpellingModule, step: int) -> None:
         """Measure when it is time."""
         if step % self.frequency == 0 or step == trainer.max_steps:
-            self._measure(module, step)
+            module.eval()
+            metrics = module.bench.monitored()
+            module.train()
+            # Loggers are told apart from this: Lightning passes on every so many steps alone.
+            module.log_dict(dict(metrics), logger=False)
+            self._tell(trainer, step, metrics)
 
-    def _measure(self, module: pl.LightningModule, step: int) -> None:
-        module.eval()
-        metrics = self.bench.monitored()
-        module.train()
-        module.log_dict(dict(metrics))
-        self.progress.write(step, "evaluation", metrics)
+    def _tell(self, trainer: pl.Trainer, step: int, metrics: Mapping[str, float]) -> None:
+        for logger in trainer.loggers:
+            logger.log_metrics(dict(metrics), step)
+        if self.progress is not None:
+            self.progress.write(step, "evaluation", metrics)
 
 
 class StopOnWish(StepCallback):
@@ -173,7 +186,7 @@ class StopOnWish(StepCallback):
 
     def on_step_end(self, trainer: pl.Trainer, module: SpellingModule, step: int) -> None:
         """Stop when it is time; the last step ends the run by itself."""
-        is_asked = self.is_to_stop() or step == self.until
+        is_asked = said_by_first(self.is_to_stop() or step == self.until)
         if is_asked and step < trainer.max_steps:
             trainer.should_stop = True
 
@@ -198,7 +211,7 @@ class StepCheckpoints(StepCallback):
 
     def on_step_end(self, trainer: pl.Trainer, module: SpellingModule, step: int) -> None:
         """Save when it is time."""
-        if step in self.budgets:
+        if step in self.budgets and is_first():
             save_adapter(module.adapted, self.folder.adapter(step))
         is_last = step == trainer.max_steps or trainer.should_stop
         if step % self.frequency == 0 or is_last:
@@ -206,11 +219,13 @@ class StepCheckpoints(StepCallback):
 
     def _save(self, trainer: pl.Trainer, step: int) -> None:
         older = files.steps_of(self.folder.checkpoints)
-        if older and older[-1] >= step:
+        # All processes take part in saving, and one decides: what others see of its files may lag.
+        if said_by_first(bool(older) and older[-1] >= step):
             return
         trainer.save_checkpoint(self.folder.checkpoint(step), weights_only=False)
-        for old in older:
-            files.remove_folder(self.folder.checkpoint(old))
+        if is_first():
+            for old in older:
+                files.remove_folder(self.folder.checkpoint(old))
 
 
 def newest_usable_checkpoint(

@@ -52,6 +52,7 @@ class SafetensorsCheckpointIO(CheckpointIO):
             ResultsError: It is incomplete or damaged.
         """
         folder = Path(path)
+        check_is_checkpoint(folder)
         try:
             if _hashes(folder).encode() != (folder / "sha256.txt").read_bytes():
                 raise ResultsError(
@@ -60,8 +61,16 @@ class SafetensorsCheckpointIO(CheckpointIO):
             tensors = load((folder / "tensors.safetensors").read_bytes())
         except (OSError, SafetensorError) as error:
             raise ResultsError(f"checkpoint {folder} is damaged: {error}") from error
-        checkpoint = _put_tensors(files.read_json(folder / "tree.json"), tensors)
-        assert isinstance(checkpoint, dict)
+        try:
+            checkpoint = _put_tensors(files.read_json(folder / "tree.json"), tensors)
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            reason = error if isinstance(error, ResultsError) else "its tree names no such tensors"
+            raise ResultsError(f"checkpoint {folder} is damaged: {reason}") from error
+        if not isinstance(checkpoint, dict):
+            raise ResultsError(f"checkpoint {folder} is damaged: its tree is no mapping")
+        for key in _KEYS:
+            if key not in checkpoint:
+                raise ResultsError(f"checkpoint {folder} is none of ours: it holds no {key}")
         return checkpoint
 
     def remove_checkpoint(self, path: str | Path) -> None:
@@ -69,9 +78,31 @@ class SafetensorsCheckpointIO(CheckpointIO):
         files.remove_folder(Path(path))
 
 
+_NAMES = ("tensors.safetensors", "tree.json")
+_KEYS = ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "loops", "num_tokens")
+"""What a run cannot go on without."""
+
+
+def check_is_checkpoint(folder: Path) -> None:
+    """Refuse what is no checkpoint of ours by its looks; reads nothing of it.
+
+    Raises:
+        ResultsError: It is not there, is a file, or lacks one of ours.
+    """
+    if folder.is_file():
+        raise ResultsError(
+            f"{folder} is a file, and a checkpoint of ours is a folder with "
+            f"{' and '.join(_NAMES)}; it is not read: other formats can run code"
+        )
+    if not folder.is_dir():
+        raise ResultsError(f"there is no checkpoint {folder}")
+    for name in (*_NAMES, "sha256.txt"):
+        if not (folder / name).is_file():
+            raise ResultsError(f"checkpoint {folder} is damaged: {name} is missing")
+
+
 def _hashes(folder: Path) -> str:
-    names = ("tensors.safetensors", "tree.json")
-    return "".join(f"{files.sha256_of_file(folder / name)}  {name}\n" for name in names)
+    return "".join(f"{files.sha256_of_file(folder / name)}  {name}\n" for name in _NAMES)
 
 
 def _take_tensors(value: Any, tensors: dict[str, torch.Tensor], name: str) -> Any:

@@ -1,8 +1,11 @@
-"""The LightningModule: the loss of a step, its optimiser, and its random numbers."""
+"""The LightningModule: the loss of a step, its optimiser, its random numbers, its measures."""
 
 from __future__ import annotations
 
-from typing import Any
+import contextlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
 
 import lightning.pytorch as pl
 import torch
@@ -11,9 +14,15 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import get_scheduler
 
-from tuning.config import TrainingConfig
-from tuning.evaluation.one_pass import head_logits
+from tuning.config import ExperimentConfig
+from tuning.errors import ResultsError
+from tuning.evaluation.bench import Bench, last_bench, load_bench
+from tuning.evaluation.one_pass import Batch, SuiteReading, head_logits
+from tuning.measures import honest_accuracies
+from tuning.model.base import last_base
+from tuning.model.lora import fresh_adapter, recomputing, stored_adapter
 from tuning.model.packing import answer_states
+from tuning.model.processes import summed
 from tuning.tasks.words import keyed_rng
 from tuning.training.datamodule import MicroBatch
 
@@ -31,35 +40,127 @@ def answer_loss_sum(network: Any, batch: MicroBatch) -> Tensor:
     return torch.nn.functional.cross_entropy(logits_AV, batch.target_A, reduction="sum")
 
 
-def step_seed(seed: int, step: int) -> int:
-    """Return the seed of the random numbers (dropout) of optimizer step `step`."""
-    return int(keyed_rng(seed, "dropout", step).random() * 2**53)
+def part_seed(seed: int, step: int, part: int) -> int:
+    """Return the seed of the random numbers (dropout) of one micro-batch.
+
+    Args:
+        seed: The training's.
+        step: Optimizer step, from 0.
+        part: Which micro-batch of the step, over all processes, from 0.
+    """
+    return int(keyed_rng(seed, "dropout", step, part).random() * 2**53)
 
 
 class SpellingModule(pl.LightningModule):
-    """Trains the adapter on a frozen model with an answer-only loss."""
+    """A frozen model with an adapter: trains it on answers alone, and measures what it can do.
 
-    def __init__(self, adapted: PeftModel, settings: TrainingConfig) -> None:
-        """Wrap a model with its adapter.
+    The adapter is put on the model when a trainer begins, or by `configure_model`. Use as a context
+    manager, or call `close`, where the model is to be used again without it.
+
+    Logged are ``train/loss`` and ``learning_rate`` of each optimizer step; in validation
+    ``spelling/accuracy``, ``transfer/position/accuracy`` and ``transfer/count/accuracy`` over the
+    small suite that training is watched with; in a test the same over the final suite, each with
+    its 95 % interval, its number of items and what a guesser reaches that never looks at the word.
+    """
+
+    adapted: PeftModel
+    """The model with its adapter, once that is on it."""
+
+    def __init__(
+        self,
+        experiment: ExperimentConfig,
+        bench: Bench | None = None,
+        adapter: Path | None = None,
+    ) -> None:
+        """Set what is trained.
 
         Args:
-            adapted: The model; only its adapter is trained.
-            settings: Optimiser, schedule and seed.
+            experiment: Model, adapter, optimiser, schedule and seed.
+            bench: The model, and what it is asked. If not given it is loaded when it is needed,
+                for this module alone.
+            adapter: Folder of a stored adapter in PEFT's format to begin with, or to measure; None
+                for a new one.
         """
         super().__init__()
-        self.adapted = adapted
-        self.settings = settings
+        self.experiment = experiment
+        self.settings = experiment.training_config
+        self.adapter = adapter
         self.strict_loading = False
         self.step_loss = 0.0
-        """Mean loss per answer token of the optimizer step under way, summed over micro-batches."""
+        """Mean loss per answer token of the optimizer step under way, summed over micro-batches;
+        when the step has ended, over all processes."""
         self.num_tokens = 0
-        """Prompt and answer tokens trained on so far, over all attempts."""
+        """Prompt and answer tokens trained on so far, over all attempts and processes."""
+        self.num_micro_batches = 0
+        """Micro-batches that a step is cut into, over all processes; known while training."""
+        self._bench = bench
+        self._step_tokens = 0
+        self._on_base = contextlib.ExitStack()
+        self._reading: SuiteReading | None = None
+
+    @property
+    def bench(self) -> Bench:
+        """The model, and what it is asked.
+
+        Raises:
+            UserError: The model cannot be had.
+        """
+        if self._bench is None:
+            self._bench = load_bench(self.experiment)
+            # Another module of this process must not find this one's adapter on its model.
+            last_bench.forget()
+            last_base.forget()
+        return self._bench
+
+    def configure_model(self) -> None:
+        """Put the adapter on the model, unless it is there.
+
+        Raises:
+            UserError: The model cannot be had, or the adapter does not fit it.
+        """
+        if "adapted" in self._modules:
+            return
+        base, lora = self.bench.base, self.experiment.lora_config
+        if self.adapter is None:
+            put_on = fresh_adapter(base, lora, self.settings.seed)
+        else:
+            put_on = stored_adapter(base, self.adapter, is_trainable=True)
+        adapted = self._on_base.enter_context(put_on)
+        if self.settings.gradient_checkpointing:
+            self._on_base.enter_context(recomputing(base))
+        self.adapted = adapted
+
+    def close(self) -> None:
+        """Take the adapter off the model."""
+        self._modules.pop("adapted", None)
+        self._on_base.close()
+
+    def cpu(self) -> Self:
+        """Do nothing: Lightning ends a run with this, and would take a shared model off its GPU."""
+        return self
+
+    def __enter__(self) -> Self:
+        """Return the module."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Take the adapter off the model."""
+        self.close()
+
+    # --- training ---------------------------------------------------------------------------
+
+    def on_train_start(self) -> None:
+        """See into how many micro-batches a step is cut."""
+        self.num_micro_batches = self.trainer.accumulate_grad_batches * self.trainer.world_size
 
     def on_train_batch_start(self, batch: MicroBatch, batch_idx: int) -> None:
-        """Seed the random numbers of a step by (seed, step), whatever ran in between."""
-        if batch_idx % self.trainer.accumulate_grad_batches == 0:
-            torch.manual_seed(step_seed(self.settings.seed, self.trainer.global_step))
-            self.step_loss = 0.0
+        """Seed the random numbers of a micro-batch by (seed, step, part), whatever ran before."""
+        passes = self.trainer.accumulate_grad_batches
+        number = batch_idx % passes
+        if number == 0:
+            self.step_loss, self._step_tokens = 0.0, 0
+        part = self.trainer.global_rank * passes + number
+        torch.manual_seed(part_seed(self.settings.seed, self.trainer.global_step, part))
 
     def training_step(self, batch: MicroBatch, batch_idx: int) -> Tensor:
         """Return the micro-batch's share of the step's mean loss, as Lightning needs it.
@@ -68,10 +169,21 @@ class SpellingModule(pl.LightningModule):
         both are multiplied in: the gradient is that of the mean over all answer tokens.
         """
         loss_sum = answer_loss_sum(self.adapted.get_base_model(), batch)
-        self.num_tokens += int(batch.num_tokens)
+        self._step_tokens += int(batch.num_tokens)
         self.step_loss += float(loss_sum.detach()) / int(batch.num_step_tokens)
-        shares = self.trainer.accumulate_grad_batches * self.trainer.world_size
-        return loss_sum * (shares / batch.num_step_tokens)
+        if (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0:
+            self._end_step()
+        return loss_sum * (self.num_micro_batches / batch.num_step_tokens)
+
+    def _end_step(self) -> None:
+        """Add up what all processes saw of the step, and log it."""
+        own = torch.tensor([self.step_loss, self._step_tokens], dtype=torch.float64)
+        loss, num_tokens = summed(own).tolist()
+        self.step_loss = loss
+        self.num_tokens += int(num_tokens)
+        if self.trainer.loggers:
+            rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+            self.log_dict({"train/loss": loss, "learning_rate": rate}, batch_size=1)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Return AdamW over the adapter, and its schedule by optimizer step."""
@@ -92,13 +204,84 @@ class SpellingModule(pl.LightningModule):
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
 
+    # --- measuring --------------------------------------------------------------------------
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin with the small suite."""
+        self._reading = self.bench.scorer.begin(self.bench.monitor)
+
+    def on_test_epoch_start(self) -> None:
+        """Begin with the final suite."""
+        self._reading = self.bench.scorer.begin(self.bench.suite)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Have one batch of questions read."""
+        assert self._reading is not None
+        self._reading.read(batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Have one batch of questions read."""
+        self.validation_step(batch, batch_idx)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the accuracies over the answers of all processes, and what they rest on."""
+        assert self._reading is not None
+        # Before a training Lightning tries out a few batches, of which nothing can be said.
+        if not self.trainer.sanity_checking:
+            table = self._reading.table()
+            self.log_dict(honest_accuracies(table, self.bench.baseline_of))
+
+    def on_test_epoch_end(self) -> None:
+        """Log the same of the final suite."""
+        self.on_validation_epoch_end()
+
+    # --- checkpoints ------------------------------------------------------------------------
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the trained tensors alone: the frozen model is known by its hash."""
-        trained = {name for name, p in self.named_parameters() if p.requires_grad}
         checkpoint["num_tokens"] = self.num_tokens
+        checkpoint["base"] = self._base_identity()
         state = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {name: t for name, t in state.items() if name in trained}
+        checkpoint["state_dict"] = {name: state[name] for name in self._trained()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on counting tokens."""
+        """Go on counting tokens.
+
+        Raises:
+            ResultsError: The checkpoint is not of this model with this adapter.
+        """
+        self.check_fits(checkpoint)
         self.num_tokens = checkpoint["num_tokens"]
+
+    def check_fits(self, checkpoint: Mapping[str, Any]) -> None:
+        """Refuse a checkpoint of another model, or of another adapter.
+
+        Raises:
+            ResultsError: It does not fit; says where.
+        """
+        if checkpoint.get("base") != self._base_identity():
+            raise ResultsError(
+                f"the checkpoint was made on another base model: {checkpoint.get('base')}, "
+                f"now {self._base_identity()}"
+            )
+        state = checkpoint["state_dict"]
+        trained = self._trained()
+        for name in sorted(trained.keys() ^ state.keys()):
+            raise ResultsError(
+                f"the checkpoint does not fit this adapter: {name} is "
+                f"{'missing' if name in trained else 'unexpected'}"
+            )
+        for name, parameter in trained.items():
+            if state[name].shape != parameter.shape:
+                raise ResultsError(
+                    f"the checkpoint does not fit this adapter: {name} is "
+                    f"{tuple(state[name].shape)}, not {tuple(parameter.shape)}"
+                )
+            if not bool(torch.isfinite(state[name]).all()):
+                raise ResultsError(f"the checkpoint holds values that are no numbers: {name}")
+
+    def _trained(self) -> dict[str, torch.nn.Parameter]:
+        return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+    def _base_identity(self) -> str:
+        return f"{self.bench.base.name} {self.bench.base.weights_hash[:16]}"

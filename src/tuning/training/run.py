@@ -7,21 +7,23 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import NamedTuple
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
 import torch
 
 from tuning import files
 from tuning.config import ExperimentConfig, to_yaml
-from tuning.errors import ResultsError
+from tuning.errors import ConfigError, ResultsError
 from tuning.evaluation.bench import Bench
-from tuning.fingerprint import training_identity
+from tuning.fingerprint import resolved_precision, training_identity
 from tuning.jobs import read_progress
 from tuning.model.base import BaseModel, device_of
-from tuning.model.lora import fresh_adapter, save_adapter
+from tuning.model.lora import save_adapter
 from tuning.paths import TrainingFolder
 from tuning.tasks.stream import TrainingStream
 from tuning.training.callbacks import (
@@ -37,17 +39,6 @@ from tuning.training.callbacks import (
 from tuning.training.checkpoint import SafetensorsCheckpointIO
 from tuning.training.datamodule import SpellingData, StepBatches
 from tuning.training.module import SpellingModule
-
-
-def batches_of(config: ExperimentConfig, bench: Bench, stream: TrainingStream) -> StepBatches:
-    """Return the training batches of a configuration."""
-    return StepBatches(
-        stream,
-        bench.base.tokenizer,
-        config.training_config.effective_batch_size,
-        num_passes(config, bench.base),
-        packs=bench.base.packs,
-    )
 
 
 def num_passes(config: ExperimentConfig, base: BaseModel) -> int:
@@ -116,38 +107,119 @@ def train(
         ResultsError: The folder belongs to another base model, other data or another precision.
     """
     steps = config.training_config.max_steps
-    batches = batches_of(config, bench, stream)
-    _check_identity(config, bench, folder, batches)
-    if (folder.adapter(steps) / "adapter_model.safetensors").is_file():
+    batches = StepBatches.of(config, bench, stream)
+    num_parts = claim(config, bench, folder, batches)
+    if is_trained(folder, steps):
         _mend_progress(folder, steps)
         return Trained(0.0, _trained_tokens(folder, steps))
-    read = SafetensorsCheckpointIO().load_checkpoint
-    first = newest_usable_checkpoint(folder, steps, read)
-    progress = ProgressFile(folder.progress, on_progress)
-    if not any(step > first for step in files.steps_of(folder.checkpoints)):
-        known = read(folder.checkpoint(first)).get(PROGRESS, []) if first else []
-        progress.go_on_after(first, known)
+    first = continue_from(folder, steps)
     if until is not None and first >= until:
         raise TrainingStopped(first)
+    progress = begin_progress(folder, first, on_progress)
     clock = time.monotonic()
-    _note(folder, "start", step=first)
-    with fresh_adapter(bench.base, config.lora_config, config.training_config.seed) as adapted:
-        module = SpellingModule(adapted, config.training_config)
+    note(folder, "start", step=first)
+    with SpellingModule(config, bench) as module:
         if first == steps:
-            state = read(folder.checkpoint(first))
+            module.configure_model()
+            state = SafetensorsCheckpointIO().load_checkpoint(folder.checkpoint(first))
+            module.check_fits(state)
             module.load_state_dict(state["state_dict"], strict=False)
-            save_adapter(adapted, folder.adapter(steps))
+            save_adapter(module.adapted, folder.adapter(steps))
         else:
             stop = StopOnWish(until, is_to_stop)
-            trainer = _trainer(config, bench, folder, progress, stop, budgets | {steps})
-            checkpoint = str(folder.checkpoint(first)) if first else None
-            _fit(trainer, module, SpellingData(batches), checkpoint)
+            trainer = pl.Trainer(
+                **trainer_arguments(config),
+                accelerator="auto",
+                devices=1,
+                accumulate_grad_batches=num_parts,
+                callbacks=callbacks_of(config, folder, progress, budgets, stop),
+                plugins=[SafetensorsCheckpointIO()],
+            )
+            data = SpellingData(config, bench, batches)
+            fit(trainer, module, data, folder.checkpoint(first) if first else None)
             first = trainer.global_step
     seconds = time.monotonic() - clock
-    _note(folder, "end", step=first, seconds=round(seconds, 3))
+    note(folder, "end", step=first, seconds=round(seconds, 3))
     if first < steps:
         raise TrainingStopped(first)
     return Trained(seconds, _trained_tokens(folder, steps))
+
+
+def is_trained(folder: TrainingFolder, steps: int) -> bool:
+    """Return whether the adapter after so many steps is there."""
+    return (folder.adapter(steps) / "adapter_model.safetensors").is_file()
+
+
+def continue_from(folder: TrainingFolder, steps: int) -> int:
+    """Return the step of the checkpoint to go on from, 0 to begin anew."""
+    return newest_usable_checkpoint(folder, steps, SafetensorsCheckpointIO().load_checkpoint)
+
+
+def begin_progress(
+    folder: TrainingFolder,
+    first: int,
+    on_progress: OnProgress | None = None,
+    *,
+    writes: bool = True,
+) -> ProgressFile:
+    """Return the file of progress, with exactly the lines up to step `first`.
+
+    Args:
+        folder: The training's.
+        first: The step to go on from.
+        on_progress: Told of every step.
+        writes: Whether this process may change files; of several that train together one does.
+    """
+    progress = ProgressFile(folder.progress, on_progress)
+    if writes and not any(step > first for step in files.steps_of(folder.checkpoints)):
+        read = SafetensorsCheckpointIO().load_checkpoint
+        known = read(folder.checkpoint(first)).get(PROGRESS, []) if first else []
+        progress.go_on_after(first, known)
+    return progress
+
+
+def callbacks_of(
+    config: ExperimentConfig,
+    folder: TrainingFolder,
+    progress: ProgressFile,
+    budgets: frozenset[int] = frozenset(),
+    stop: StopOnWish | None = None,
+) -> list[pl.Callback]:
+    """Return what happens beside the steps of a run that writes to `folder`, in this order."""
+    frequency = config.transfer_config.eval_frequency
+    steps = config.training_config.max_steps
+    return [
+        progress,
+        TransferEvaluation(frequency, progress),
+        # What is asked to stop says so before a checkpoint is thought of.
+        *([stop] if stop else []),
+        StepCheckpoints(folder, frequency, set(budgets | {steps})),
+    ]
+
+
+def trainer_arguments(config: ExperimentConfig) -> dict[str, Any]:
+    """Return what a configuration says to a Lightning trainer, as its keyword arguments.
+
+    Left to whoever makes the trainer are the devices, the callbacks, and `accumulate_grad_batches`,
+    by which the rows of a step are cut.
+    """
+    training = config.training_config
+    return {
+        "precision": LIGHTNING_PRECISION[resolved_precision(training.precision)],
+        "max_steps": training.max_steps,
+        # Data have no end, so there are no epochs.
+        "max_epochs": -1,
+        "gradient_clip_val": training.max_grad_norm,
+        "limit_val_batches": 0,
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+
+
+LIGHTNING_PRECISION = {"32-true": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+"""Our names of precisions, and Lightning's: adapters stay in fp32 whatever the base is in."""
 
 
 def _mend_progress(folder: TrainingFolder, steps: int) -> None:
@@ -166,12 +238,13 @@ def _mend_progress(folder: TrainingFolder, steps: int) -> None:
             return
 
 
-def _fit(
-    trainer: pl.Trainer, module: SpellingModule, data: SpellingData, checkpoint: str | None
+def fit(
+    trainer: pl.Trainer, module: SpellingModule, data: SpellingData, checkpoint: Path | None
 ) -> None:
     """Train; Ctrl-C stays what it is, where Lightning would end the process with code 1."""
+    path = str(checkpoint) if checkpoint else None
     try:
-        trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
+        trainer.fit(module, data, ckpt_path=path, weights_only=True)
     except SystemExit as stop:
         if isinstance(stop.__context__, KeyboardInterrupt):
             signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -179,58 +252,52 @@ def _fit(
         raise
 
 
-def _trainer(
+def claim(
     config: ExperimentConfig,
     bench: Bench,
     folder: TrainingFolder,
-    progress: ProgressFile,
-    stop: StopOnWish,
-    budgets: frozenset[int],
-) -> pl.Trainer:
-    frequency = config.transfer_config.eval_frequency
-    return pl.Trainer(
-        accelerator="auto",
-        devices=1,
-        precision=_LIGHTNING_PRECISION[bench.base.precision],  # type: ignore[arg-type]
-        max_steps=config.training_config.max_steps,
-        max_epochs=-1,
-        accumulate_grad_batches=num_passes(config, bench.base),
-        gradient_clip_val=config.training_config.max_grad_norm,
-        callbacks=[
-            progress,
-            TransferEvaluation(bench, frequency, progress),
-            stop,
-            StepCheckpoints(folder, frequency, set(budgets)),
-        ],
-        plugins=[SafetensorsCheckpointIO()],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    batches: StepBatches,
+    num_processes: int = 1,
+    num_passes_asked: int | None = None,
+    extra: Mapping[str, Any] = MappingProxyType({}),
+) -> int:
+    """Write what a continuation of a training must match, or compare with what is there.
 
+    The first process of a run calls it, before anything is trained.
 
-_LIGHTNING_PRECISION = {"32-true": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+    Args:
+        config: What is trained.
+        bench: The model.
+        folder: The training's.
+        batches: Its data.
+        num_processes: That share each step.
+        num_passes_asked: Micro-batches of a process and step; None to choose.
+        extra: More that changes the weights and stands in no configuration.
 
+    Returns:
+        Micro-batches that each step is cut into, over all processes. They decide dropout's random
+        numbers and the order of sums, so a run keeps those that it was begun with: any number of
+        processes that shares them evenly continues it exactly.
 
-def _check_identity(
-    config: ExperimentConfig, bench: Bench, folder: TrainingFolder, batches: StepBatches
-) -> None:
-    """Write what a continuation must match, or compare with what is there."""
+    Raises:
+        ResultsError: The folder belongs to another base model, other data or another precision, or
+            the processes cannot share its micro-batches.
+    """
     subset = bench.base.tokenizer.subset
     identity = {
         "weights": bench.base.weights_hash,
         "vocabulary": None if subset is None else subset.hash,
         "first_step": batches.first_hash(),
         "precision": bench.base.precision,
-        "asked": training_identity(config),
+        "asked": {**training_identity(config), **extra},
     }
     if not folder.identity.exists():
+        num_parts = _num_parts(config, bench, num_processes, num_passes_asked)
         files.write_atomic(folder.config, to_yaml(config))
-        files.write_json(folder.identity, identity)
-        return
+        files.write_json(folder.identity, {**identity, _PARTS: num_parts})
+        return num_parts
     stored = files.read_json(folder.identity)
-    if not isinstance(stored, dict):
+    if not isinstance(stored, dict) or not isinstance(stored.get(_PARTS), int):
         raise ResultsError(f"{folder.identity} is damaged; remove {folder.root} to train anew")
     for name, value in identity.items():
         if stored.get(name) != value:
@@ -239,9 +306,38 @@ def _check_identity(
                 f"({str(stored.get(name))[:60]}, now {str(value)[:60]}); "
                 f"remove the folder to train anew"
             )
+    parts = int(stored[_PARTS])
+    asked = parts if num_passes_asked is None else num_processes * num_passes_asked
+    if asked != parts or parts % num_processes:
+        fitting = ", ".join(str(n) for n in range(1, parts + 1) if parts % n == 0)
+        raise ResultsError(
+            f"{folder.root} was begun with {parts} micro-batches a step, and {num_processes} "
+            f"processes {f'with {num_passes_asked} each ' if num_passes_asked else ''}cannot share "
+            f"these evenly; go on with as many processes as divide it ({fitting}), or remove the "
+            f"folder to train anew"
+        )
+    return parts
 
 
-def _note(folder: TrainingFolder, event: str, **values: object) -> None:
+_PARTS = "micro_batches"
+
+
+def _num_parts(
+    config: ExperimentConfig, bench: Bench, num_processes: int, num_passes_asked: int | None
+) -> int:
+    passes = num_passes_asked or math.ceil(num_passes(config, bench.base) / num_processes)
+    num_rows = config.training_config.effective_batch_size
+    if num_processes * passes > num_rows:
+        raise ConfigError(
+            f"{num_processes} processes with {passes} micro-batches each cannot share the "
+            f"{num_rows} rows of a step (per_device_train_batch_size times "
+            f"gradient_accumulation_steps)"
+        )
+    return num_processes * passes
+
+
+def note(folder: TrainingFolder, event: str, **values: object) -> None:
+    """Write a line about this attempt: that it began or ended, where, and when."""
     at = datetime.now(UTC).isoformat(timespec="seconds")
     who = {"event": event, "at": at, "host": socket.gethostname(), "pid": os.getpid()}
     files.append_json_line(folder.attempts, {**who, **values})

@@ -1,0 +1,474 @@
+"""Lightning's own command line over our experiment files.
+
+    python -m tuning.training.cli fit --config FILE [lora_config.r=8 ...] [--trainer.devices=2 ...]
+
+`fit` trains, or goes on, in the folder that a trial of the same experiment uses, so `tuning trial`
+and a study find its adapter. `validate` measures that adapter on the small suite that training is
+watched with, `test` on the final one. Everything is said to Lightning as arguments: first what the
+file says, then what the user says, which wins.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from jsonargparse.typing import register_type
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+
+from tuning import files
+from tuning.composition import load, overridden
+from tuning.config import ExperimentConfig, build
+from tuning.documents import read_document
+from tuning.errors import ConfigError, NotFoundError, UserError, nearest
+from tuning.evaluation.bench import load_bench
+from tuning.fingerprint import training_identity
+from tuning.model.machine import quiet_libraries, threads
+from tuning.paths import DEFAULT_CONFIG_DIR, DEFAULT_RESULTS_DIR, ResultsRoot, TrainingFolder
+from tuning.training.checkpoint import SafetensorsCheckpointIO, check_is_checkpoint
+from tuning.training.datamodule import SpellingData, StepBatches
+from tuning.training.module import SpellingModule
+from tuning.training.run import (
+    LIGHTNING_PRECISION,
+    begin_progress,
+    callbacks_of,
+    claim,
+    continue_from,
+    is_trained,
+    note,
+    trainer_arguments,
+)
+
+COMMANDS = ("fit", "validate", "test")
+
+HELP = f"""\
+usage: python -m tuning.training.cli {{fit,validate,test}} --config FILE [KEY=VALUE ...]
+
+Lightning's command line over an experiment file; `fit --help` lists every option of the trainer.
+
+  --config FILE         an experiment file, or what --print_config wrote
+  KEY=VALUE             overrides, as everywhere: lora_config.r=8
+  --results-dir DIR     root of all results (default: {DEFAULT_RESULTS_DIR})
+  --config-dir DIR      where a file inherits from (default: {DEFAULT_CONFIG_DIR})
+  --trainer.NAME=VALUE  any argument of Lightning's Trainer; wins over the file, and is recorded
+  --ckpt_path DIR       a checkpoint of ours to go on from, or to measure
+  --print_config        print all that Lightning is told, and stop
+
+examples:
+  python -m tuning.training.cli fit --config exp.yaml --trainer.devices=2
+  python -m tuning.training.cli test --config exp.yaml
+  torchrun --nproc-per-node=4 -m tuning.training.cli fit --config exp.yaml --trainer.devices=4
+"""
+
+
+class Experiment:
+    """An experiment as jsonargparse passes it on: whole, and judged by our laws alone."""
+
+    def __init__(self, config: ExperimentConfig) -> None:
+        """Wrap a configuration."""
+        self.config = config
+
+    @staticmethod
+    def read(value: Any) -> Experiment:
+        """Return the experiment that an argument or a printed file says.
+
+        Raises:
+            ConfigError: It breaks a law.
+        """
+        data = json.loads(value) if isinstance(value, str) else value
+        return Experiment(build(data, "model.experiment"))
+
+    def as_data(self) -> dict[str, Any]:
+        """Return it as a file holds it."""
+        return self.config.model_dump(mode="json")
+
+
+register_type(Experiment, Experiment.as_data, Experiment.read, type_check=isinstance)
+
+
+def spelling_module(experiment: Experiment) -> SpellingModule:
+    """Return the module of an experiment.
+
+    Args:
+        experiment: What an experiment file says, everything resolved.
+    """
+    return SpellingModule(experiment.config)
+
+
+def spelling_data(experiment: Experiment) -> SpellingData:
+    """Return the data of an experiment.
+
+    Args:
+        experiment: What an experiment file says, everything resolved.
+    """
+    return SpellingData(experiment.config)
+
+
+class TuningCLI(LightningCLI):
+    """One experiment under a trainer of the user's."""
+
+    model: SpellingModule
+    datamodule: SpellingData
+
+    def __init__(self, args: ArgsType, told: Mapping[str, Any], root: ResultsRoot) -> None:
+        """Parse, and run the subcommand.
+
+        Args:
+            args: The subcommand and its arguments.
+            told: Arguments of the trainer that come from the experiment file.
+            root: The results.
+        """
+        self._told = told
+        self._root = root
+        quiet: dict[str, Any] = {"exit_on_error": False}
+        super().__init__(
+            spelling_module,
+            spelling_data,
+            save_config_callback=None,
+            # Every random number of ours hangs off the experiment's own seed.
+            seed_everything_default=False,
+            parser_kwargs={**quiet, **{command: dict(quiet) for command in COMMANDS}},
+            args=args,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+        )
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Return the subcommands, and arguments that are not the user's to give."""
+        known = LightningCLI.subcommands()
+        return {command: {*known[command], "weights_only"} for command in COMMANDS}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Have one experiment serve both module and data."""
+        parser.link_arguments("model.experiment", "data.experiment")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse `args`; Lightning's own way warns that the process has arguments too."""
+        self.config = parser.parse_args(args)  # type: ignore[arg-type]
+
+    def _parse_ckpt_path(self) -> None:
+        """Refuse a checkpoint that is none of ours; Lightning would open it to look inside."""
+        path = self.config[self.config["subcommand"]].get("ckpt_path")
+        if path is not None:
+            check_is_checkpoint(Path(path))
+
+    # --- what the user changed ----------------------------------------------------------------
+
+    def before_instantiate_classes(self) -> None:
+        """Move what the user changed of the trainer, and the experiment has too, to that."""
+        asked = self._get(self.config, "trainer")
+        parser = self._parser(self.subcommand)
+        default = {name: parser.get_default(f"trainer.{name}") for name in asked.keys()}
+        self.given: dict[str, Any] = {
+            name: value
+            for name, value in asked.items()
+            if value != self._told.get(name, default[name])
+        }
+        changes = [
+            f"{_OF_EXPERIMENT[name]}={_in_our_words(name, value)}"
+            for name, value in self.given.items()
+            if name in _OF_EXPERIMENT
+        ]
+        model, data = self._get(self.config, "model"), self._get(self.config, "data")
+        self.experiment = overridden(model["experiment"].config, changes)
+        model["experiment"] = data["experiment"] = Experiment(self.experiment)
+
+    @property
+    def extra(self) -> dict[str, Any]:
+        """What may change the weights and stands in no experiment: it makes another training."""
+        found = {
+            name: _plain(value)
+            for name, value in self.given.items()
+            if name not in _OF_EXPERIMENT and name not in _HARMLESS
+        }
+        if self.given.get("strategy") in ("auto", "ddp"):
+            del found["strategy"]
+        return {"trainer": found} if found else {}
+
+    @property
+    def folder(self) -> TrainingFolder:
+        """The folder of this training."""
+        identity = {**training_identity(self.experiment), **self.extra}
+        return self._root.training(files.sha256_of_json(identity)[:20])
+
+    # --- fit ----------------------------------------------------------------------------------
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        """Return the trainer, which writes checkpoints that are no pickles."""
+        plugins = self._get(self.config_init, "trainer").get("plugins") or []
+        listed = plugins if isinstance(plugins, list) else [plugins]
+        return super().instantiate_trainer(**kwargs, plugins=[*listed, SafetensorsCheckpointIO()])
+
+    def fit(self, model: SpellingModule, datamodule: SpellingData, **given: Any) -> None:
+        """Train in the training's folder, from its newest checkpoint or from the one given."""
+        experiment, folder, trainer = self.experiment, self.folder, self.trainer
+        steps = experiment.training_config.max_steps
+        with contextlib.ExitStack() as held:
+            held.enter_context(self._threads())
+            if trainer.is_global_zero:
+                lock = files.exclusive_lock(folder.lock, f"training {folder.root.name}")
+                held.enter_context(lock)
+            bench = load_bench(experiment)
+            batches = StepBatches.of(experiment, bench)
+            num_parts = claim(
+                experiment,
+                bench,
+                folder,
+                batches,
+                trainer.world_size,
+                self.given.get("accumulate_grad_batches"),
+                self.extra,
+            )
+            trainer.accumulate_grad_batches = num_parts // trainer.world_size
+            if is_trained(folder, steps):
+                self._say(f"{folder.adapter(steps)} is there already")
+                return
+            first = continue_from(folder, steps)
+            path = given.get("ckpt_path") or (folder.checkpoint(first) if first else None)
+            progress = begin_progress(folder, first, writes=trainer.is_global_zero)
+            ours = callbacks_of(experiment, folder, progress)
+            trainer.callbacks[:0] = ours  # type: ignore[attr-defined]
+            if trainer.is_global_zero:
+                dumped = self._parser("fit").dump(self.config["fit"])
+                files.write_atomic(folder.root / "lightning.yaml", dumped)
+                shown = {name: _plain(value) for name, value in self.given.items()}
+                note(folder, "start", step=first, trainer=shown, processes=trainer.world_size)
+            clock = time.monotonic()
+            held.enter_context(contextlib.closing(model))
+            trainer.fit(model, datamodule, ckpt_path=str(path) if path else None, weights_only=True)
+            if trainer.is_global_zero:
+                seconds = round(time.monotonic() - clock, 3)
+                note(folder, "end", step=trainer.global_step, seconds=seconds)
+        done = trainer.global_step
+        state = "" if done == steps else f" of {steps}; the same command goes on"
+        self._say(f"{folder.root}: {done} steps{state}, loss {model.step_loss:.4f}")
+
+    # --- validate, test -----------------------------------------------------------------------
+
+    def validate(self, model: SpellingModule, datamodule: SpellingData, **given: Any) -> None:
+        """Measure on the small suite."""
+        self._measure("validate", model, datamodule, given)
+
+    def test(self, model: SpellingModule, datamodule: SpellingData, **given: Any) -> None:
+        """Measure on the final suite."""
+        self._measure("test", model, datamodule, given)
+
+    def _measure(
+        self, how: str, model: SpellingModule, data: SpellingData, given: Mapping[str, Any]
+    ) -> None:
+        path = given.get("ckpt_path")
+        steps = self.experiment.training_config.max_steps
+        if path is None:
+            if not is_trained(self.folder, steps):
+                raise NotFoundError(
+                    f"nothing is trained yet: there is no {self.folder.adapter(steps)}; run fit "
+                    f"with the same options first, or name a checkpoint with --ckpt_path"
+                )
+            model.adapter = self.folder.adapter(steps)
+        with self._threads(), contextlib.closing(model):
+            run = getattr(self.trainer, how)
+            run(model, data, ckpt_path=path, weights_only=True, verbose=False)
+            says = model.bench.base.says
+        if self.trainer.is_global_zero:
+            print(_table(how, says, self.trainer.callback_metrics))
+
+    # --- both ---------------------------------------------------------------------------------
+
+    def _threads(self) -> contextlib.AbstractContextManager[None]:
+        own = self.experiment.training_config.num_threads
+        if own is None and "OMP_NUM_THREADS" not in os.environ:
+            here = max(1, self.trainer.world_size // self.trainer.num_nodes)
+            own = max(1, len(os.sched_getaffinity(0)) // here) if here > 1 else None
+        return threads(own)
+
+    def _say(self, text: str) -> None:
+        if self.trainer.is_global_zero:
+            print(text, file=sys.stderr)
+
+
+_OF_EXPERIMENT: Mapping[str, str] = {
+    "max_steps": "training_config.max_steps",
+    "gradient_clip_val": "training_config.max_grad_norm",
+    "precision": "training_config.precision",
+}
+"""Arguments of a trainer that an experiment has too, and the key there."""
+
+_HARMLESS = frozenset(
+    {
+        "accelerator",
+        "accumulate_grad_batches",
+        "barebones",
+        "benchmark",
+        "check_val_every_n_epoch",
+        "default_root_dir",
+        "detect_anomaly",
+        "deterministic",
+        "devices",
+        "enable_autolog_hparams",
+        "enable_checkpointing",
+        "enable_model_summary",
+        "enable_progress_bar",
+        "inference_mode",
+        "limit_predict_batches",
+        "limit_test_batches",
+        "limit_val_batches",
+        "log_every_n_steps",
+        "logger",
+        "max_time",
+        "num_nodes",
+        "num_sanity_val_steps",
+        "profiler",
+        "use_distributed_sampler",
+        "val_check_interval",
+    }
+)
+"""Arguments that do not change what is learned; micro-batches are remembered by the folder."""
+
+
+def _in_our_words(name: str, value: Any) -> Any:
+    if name != "precision":
+        return value
+    known = {theirs: ours for ours, theirs in LIGHTNING_PRECISION.items()} | {
+        "32": "32-true",
+        "fp16": "fp16",
+        "bf16": "bf16",
+        "16": "fp16",
+    }
+    if str(value) not in known:
+        raise ConfigError(
+            f"trainer.precision: adapters are always trained in fp32, so the choice is "
+            f"{', '.join(LIGHTNING_PRECISION.values())}, got {value}"
+        )
+    return known[str(value)]
+
+
+def _plain(value: Any) -> Any:
+    """Return an argument as JSON can hold it."""
+    return json.loads(
+        json.dumps(value, default=lambda v: v.as_dict() if hasattr(v, "as_dict") else str(v))
+    )
+
+
+def _table(how: str, says: str, metrics: Mapping[str, Any]) -> str:
+    suite = "small suite" if how == "validate" else "final suite"
+    lines = [f"{says}, {suite}, words of the validation split"]
+    for name in metrics:
+        if name.endswith("/accuracy"):
+            task = name.removesuffix("/accuracy")
+            of = {key: float(metrics[f"{task}/{key}"]) for key in _SHOWN}
+            lines.append(
+                f"{task:20} {of['accuracy']:6.1%} [{of['accuracy_low']:.1%}, "
+                f"{of['accuracy_high']:.1%}], n = {of['num_items']:,.0f}; "
+                f"a guesser that never looks at the word {of['baseline']:.1%}"
+            )
+    return "\n".join(lines)
+
+
+_SHOWN = ("accuracy", "accuracy_low", "accuracy_high", "num_items", "baseline")
+
+
+# --- the command line ---------------------------------------------------------------------------
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one subcommand; a user's mistake is one clear line, and 2 is returned.
+
+    Args:
+        arguments: As on a command line; those of this process if not given.
+    """
+    try:
+        _run(list(sys.argv[1:] if arguments is None else arguments))
+    except UserError as error:
+        for line in str(error).splitlines():
+            print(f"tuning: {line}", file=sys.stderr)
+        return 2
+    except argparse.ArgumentError as error:
+        print(f"tuning: {_one_line(error)}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _run(arguments: list[str]) -> None:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(HELP)
+        return
+    command, rest = arguments[0], arguments[1:]
+    if command not in COMMANDS:
+        raise ConfigError(f"{command}: no such subcommand; {nearest(command, COMMANDS)}")
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("-c", "--config", type=Path)
+    parser.add_argument("--results-dir", type=Path, default=DEFAULT_RESULTS_DIR)
+    parser.add_argument("--config-dir", type=Path, default=DEFAULT_CONFIG_DIR)
+    ours, rest = parser.parse_known_args(rest)
+    overrides, theirs = _split(rest)
+    told: dict[str, Any] = {}
+    args = [command]
+    if ours.config is not None:
+        experiment = _experiment(ours.config, overrides, ours.config_dir)
+        told = _told(command, experiment)
+        args += [
+            f"--trainer.{name}={value if isinstance(value, str) else json.dumps(value)}"
+            for name, value in told.items()
+        ]
+        args += ["--model.experiment", json.dumps(experiment.model_dump(mode="json"))]
+    elif not {"-h", "--help"} & set(theirs):
+        raise ConfigError("--config FILE is needed: an experiment file, YAML or JSON")
+    if torch.cuda.is_available() and "LOCAL_RANK" in os.environ:
+        # A model must not be loaded onto the first GPU by the processes of all.
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    with quiet_libraries():
+        TuningCLI([*args, *theirs], told, ResultsRoot(ours.results_dir))
+
+
+def _split(rest: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the overrides among arguments, and what is Lightning's."""
+    overrides: list[str] = []
+    theirs: list[str] = []
+    for i, text in enumerate(rest):
+        is_value_of_option = i > 0 and rest[i - 1].startswith("--") and "=" not in rest[i - 1]
+        is_ours = _OVERRIDE.match(text) and not is_value_of_option
+        (overrides if is_ours else theirs).append(text)
+    return overrides, theirs
+
+
+_OVERRIDE = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*=")
+
+
+def _experiment(path: Path, overrides: Sequence[str], config_dir: Path) -> ExperimentConfig:
+    """Return what an experiment file says, or what --print_config wrote of one."""
+    if not path.is_file():
+        return load(path, overrides, [config_dir])
+    printed = read_document(path).data.get("model")
+    if not isinstance(printed, dict) or "experiment" not in printed:
+        return load(path, overrides, [config_dir])
+    return overridden(build(printed["experiment"], str(path)), overrides, [config_dir])
+
+
+def _told(command: str, experiment: ExperimentConfig) -> dict[str, Any]:
+    told = trainer_arguments(experiment)
+    told["enable_progress_bar"] = sys.stderr.isatty()
+    if command != "fit":
+        del told["limit_val_batches"]
+    return told
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+_LONGEST = 400
+
+if __name__ == "__main__":
+    sys.exit(main())
