@@ -13,6 +13,7 @@ import yaml
 from typer.testing import CliRunner
 
 from tuning.cli.main import app
+from tuning.training import cli as lightning
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -48,6 +49,9 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def run_commands(page: Path) -> None:
     for command in commands(page):
         program, *arguments = shlex.split(command)
+        if arguments[:2] == ["-m", "tuning.training.cli"]:
+            assert lightning.main(arguments[2:]) == 0, command
+            continue
         assert program == "tuning"
         done = CliRunner().invoke(app, arguments, catch_exceptions=False)
         assert done.exit_code == 0, f"{command}\n{done.output}"

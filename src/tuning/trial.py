@@ -23,13 +23,16 @@ from tuning.evaluation.stored import evaluate_adapter, evaluate_base
 from tuning.evaluation.thinking import keep_answers_in_both_modes
 from tuning.fingerprint import training_key, weights_key
 from tuning.jobs import How, Job, SupersededError, Tell, Wish
+from tuning.memory import check_fits
 from tuning.model.base import device_of, training_data_of
+from tuning.model.hub import found_or_fetched
 from tuning.model.machine import (
     default_threads,
     peak_gpu_memory_bytes,
     peak_memory_bytes,
     quiet_libraries,
     reset_peak_memory,
+    this_machine,
     threads,
     versions,
 )
@@ -89,6 +92,8 @@ def run_trial(
     config = request.config
     steps = config.training_config.max_steps
     reset_peak_memory()
+    found_or_fetched(config.tokenizer_config.model_name)
+    check_fits(config, this_machine())
     with quiet_libraries(), threads(config.training_config.num_threads):
         bench = load_bench(config)
         data = training_data_of(config, bench.words[Split.TRAIN], bench.base.tokenizer)

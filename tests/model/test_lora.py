@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from peft import PeftModel
+from tests_support import Trap
 from transformers import AutoModelForCausalLM
 
 from tuning.config import LoraConfig
@@ -120,6 +122,12 @@ def changed_config(folder: Path, **values: object) -> bytes:
         "other_rank",
         "other_layers",
         "not_lora",
+        "pickle",
+        "pickle_renamed",
+        "megatron_config",
+        "layer_replication",
+        "modules_to_save",
+        "pissa",
     ],
 )
 def test_a_folder_that_holds_no_fitting_adapter_is_refused_and_the_base_stays_clean(
@@ -142,13 +150,21 @@ def test_a_folder_that_holds_no_fitting_adapter_is_refused_and_the_base_stays_cl
         "other_rank": {config: changed_config(good, r=8)},
         "other_layers": {config: changed_config(good, target_modules=["c_attn"])},
         "not_lora": {config: changed_config(good, peft_type="NO_SUCH_TYPE")},
+        "pickle": {weights: None, "adapter_model.bin": pickle.dumps(Trap(tmp_path / "ran"))},
+        "pickle_renamed": {weights: pickle.dumps(Trap(tmp_path / "ran"))},
+        "megatron_config": {config: changed_config(good, megatron_config={"a": 1})},
+        "layer_replication": {config: changed_config(good, layer_replication=[[0, 2]])},
+        "modules_to_save": {config: changed_config(good, modules_to_save=["lm_head"])},
+        "pissa": {config: changed_config(good, init_lora_weights="pissa")},
     }[damage]
     bad.mkdir()
     for name, content in contents.items():
         if content is not None:
             (bad / name).write_bytes(content)
-    with pytest.raises(ModelError, match=damage), stored_adapter(base, bad):
+    with pytest.raises(ModelError, match=damage) as refused, stored_adapter(base, bad):
         pass
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "ran").exists()
     after = tensors_of(base)
     assert before.keys() == after.keys()
     assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())

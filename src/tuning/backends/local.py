@@ -8,12 +8,11 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import psutil
-
 from tuning.backends.process import TRIAL_RUNNER, Limits, WorkerProcess
 from tuning.config import ExperimentConfig
 from tuning.jobs import Ended, Job, write_wish
 from tuning.known_models import architecture_of
+from tuning.memory import total_memory
 from tuning.paths import ResultsRoot
 
 DEFAULT_LIMITS = Limits()
@@ -188,15 +187,6 @@ def workers_that_fit(config: ExperimentConfig) -> int:
 def memory_limit(num_workers: int) -> int:
     """Return the resident size, in bytes, that each of so many workers may reach."""
     return int(total_memory() * _SHARE_OF_MEMORY / num_workers)
-
-
-def total_memory() -> int:
-    """Return the memory of this machine, or of the container, in bytes."""
-    total = int(psutil.virtual_memory().total)
-    try:
-        return min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    except (OSError, ValueError):
-        return total
 
 
 _SHARE_OF_MEMORY = 0.9

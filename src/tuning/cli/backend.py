@@ -64,7 +64,11 @@ def open_backend(
         )
     else:
         from tuning.backends.local import LocalBackend
+        from tuning.memory import check_fits, local_machine
 
+        machine = local_machine()
+        if machine is not None:
+            check_fits(spec.base, machine)
         backend = LocalBackend(root, environments, limits)
     try:
         yield backend, settled

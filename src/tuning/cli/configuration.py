@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -117,6 +118,50 @@ def create(
         data = {**data, "experiment_name": name}
     path = save(build(data, composed.place), config_dir)
     typer.echo(json.dumps({"path": str(path)}) if as_json else str(path))
+
+
+@app.command("memory")
+def memory(
+    overrides: options.Overrides = None,
+    config: options.ConfigFile = None,
+    machine: Annotated[
+        str | None,
+        typer.Option(help="A tier or another machine: cpu, t4, l4, a100, h100, ...; or here."),
+    ] = None,
+    as_json: options.Json = False,
+    config_dir: options.ConfigDir = options.CONFIG_DIR,
+) -> None:
+    """Say how much memory a configuration takes on its tier; refuse it if it cannot fit.
+
+    Example: tuning config memory models=qwen3-4b batch_size=32 grad_accum_steps=1 --machine t4
+    """
+    from tuning.config import build
+    from tuning.errors import ConfigError
+    from tuning.memory import GIB, check_fits, local_machine, machine_of, memory_of
+
+    changes = [*(overrides or [])]
+    if machine not in (None, "here"):
+        changes.append(f"lightning_config.machine={machine}")
+    composed = compose(config, changes, config_dir)
+    built = build(composed.data, composed.place)
+    where = local_machine() if machine == "here" else machine_of(built)
+    model = built.tokenizer_config.model_name
+    if where is None:
+        raise ConfigError("--machine here: the memory of this GPU is not known; name one like it")
+    found = memory_of(built, where)
+    if found is None:
+        raise ConfigError(f"{model}: its size is not known before it is fetched")
+    if as_json:
+        answer = dataclasses.asdict(found) | {"total": found.total, "usable": where.usable_bytes}
+        typer.echo(json.dumps({"model": model, "machine": where.name, **answer}))
+    else:
+        total, usable = found.total / GIB, where.usable_bytes / GIB
+        typer.echo(f"{model} on {where.name}: about {total:.1f} of {usable:.1f} GiB")
+        training = {f"{k} of {found.num_rows} rows": v for k, v in found.training.items()}
+        evaluation = {f"{name} of an evaluation": size for name, size in found.evaluation.items()}
+        for name, size in {**found.always, **training, **evaluation}.items():
+            typer.echo(f"  {name:32} {size / GIB:6.2f} GiB")
+    check_fits(built, where)
 
 
 @app.command("validate")

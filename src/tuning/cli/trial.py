@@ -125,8 +125,12 @@ def _print_plan(request: SingleRequest, config: ExperimentConfig) -> None:
     from tuning.config import to_yaml
     from tuning.estimate import estimate
     from tuning.fingerprint import training_key
+    from tuning.memory import check_fits, local_machine
     from tuning.paths import ResultsRoot
 
+    machine = local_machine()
+    if machine is not None:
+        check_fits(config, machine)
     key, cost = training_key(config), estimate([config], ResultsRoot(request.results_dir))
     if request.as_json:
         answer = {"training_key": key, "config": config.model_dump(mode="json")}

@@ -16,6 +16,9 @@ from pathlib import Path
 
 import torch
 
+from tuning.fingerprint import resolved_precision
+from tuning.memory import Machine, total_memory
+
 
 def default_threads() -> int:
     """Return the threads of a trial unless told: OMP_NUM_THREADS, or the cores it may use."""
@@ -80,6 +83,22 @@ def peak_memory_bytes() -> int:
 def peak_gpu_memory_bytes() -> int:
     """Return the most that tensors took on the GPU since `reset_peak_memory`; 0 without one."""
     return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
+
+
+def gpu_bytes(device: torch.device) -> int | None:
+    """Return the memory of a GPU, in bytes; None for a processor."""
+    if device.type != "cuda":
+        return None
+    return int(torch.cuda.get_device_properties(device).total_memory)
+
+
+def this_machine() -> Machine:
+    """Return what trials run on here: the GPU that torch would take, else the processor."""
+    total = gpu_bytes(torch.device("cuda")) if torch.cuda.is_available() else None
+    if total is None:
+        return Machine("this machine", total_memory(), has_gpu=False, precision="32-true")
+    precision = resolved_precision("auto")
+    return Machine(torch.cuda.get_device_name(), total, has_gpu=True, precision=precision)
 
 
 def versions() -> dict[str, str]:

@@ -33,8 +33,11 @@ from tuning.documents import read_document
 from tuning.errors import ConfigError, NotFoundError, UserError, nearest
 from tuning.evaluation.bench import load_bench
 from tuning.fingerprint import training_identity
-from tuning.model.machine import quiet_libraries, threads
+from tuning.memory import check_fits
+from tuning.model.hub import found_or_fetched
+from tuning.model.machine import quiet_libraries, this_machine, threads
 from tuning.paths import DEFAULT_CONFIG_DIR, DEFAULT_RESULTS_DIR, ResultsRoot, TrainingFolder
+from tuning.scoring import METRIC_PREFIX
 from tuning.training.checkpoint import SafetensorsCheckpointIO, check_is_checkpoint
 from tuning.training.datamodule import SpellingData, StepBatches
 from tuning.training.module import SpellingModule
@@ -219,6 +222,8 @@ class TuningCLI(LightningCLI):
             if trainer.is_global_zero:
                 lock = files.exclusive_lock(folder.lock, f"training {folder.root.name}")
                 held.enter_context(lock)
+            found_or_fetched(experiment.tokenizer_config.model_name)
+            check_fits(experiment, this_machine())
             bench = load_bench(experiment)
             batches = StepBatches.of(experiment, bench)
             num_parts = claim(
@@ -245,6 +250,7 @@ class TuningCLI(LightningCLI):
                 shown = {name: _plain(value) for name, value in self.given.items()}
                 note(folder, "start", step=first, trainer=shown, processes=trainer.world_size)
             clock = time.monotonic()
+            model.training_key = folder.root.name
             held.enter_context(contextlib.closing(model))
             trainer.fit(model, datamodule, ckpt_path=str(path) if path else None, weights_only=True)
             if trainer.is_global_zero:
@@ -363,15 +369,18 @@ def _plain(value: Any) -> Any:
 def _table(how: str, says: str, metrics: Mapping[str, Any]) -> str:
     suite = "small suite" if how == "validate" else "final suite"
     lines = [f"{says}, {suite}, words of the validation split"]
-    for name in metrics:
-        if name.endswith("/accuracy"):
-            task = name.removesuffix("/accuracy")
+    for task in METRIC_PREFIX.values():
+        if f"{task}/accuracy" in metrics:
             of = {key: float(metrics[f"{task}/{key}"]) for key in _SHOWN}
             lines.append(
                 f"{task:20} {of['accuracy']:6.1%} [{of['accuracy_low']:.1%}, "
                 f"{of['accuracy_high']:.1%}], n = {of['num_items']:,.0f}; "
                 f"a guesser that never looks at the word {of['baseline']:.1%}"
             )
+    if says.startswith("tiny "):
+        lines.append(
+            "Measured on a model made to exercise the program: no evidence about Qwen3-4B."
+        )
     return "\n".join(lines)
 
 

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from peft import PeftModel
 from torch import Tensor
@@ -18,6 +19,7 @@ from tuning.config import ExperimentConfig
 from tuning.errors import ResultsError
 from tuning.evaluation.bench import Bench, last_bench, load_bench
 from tuning.evaluation.one_pass import Batch, SuiteReading, head_logits
+from tuning.fingerprint import training_key
 from tuning.measures import honest_accuracies
 from tuning.model.base import last_base
 from tuning.model.lora import fresh_adapter, recomputing, stored_adapter
@@ -48,7 +50,9 @@ def part_seed(seed: int, step: int, part: int) -> int:
         step: Optimizer step, from 0.
         part: Which micro-batch of the step, over all processes, from 0.
     """
-    return int(keyed_rng(seed, "dropout", step, part).random() * 2**53)
+    # A step that is not cut draws what it always drew.
+    key = (step, part) if part else (step,)
+    return int(keyed_rng(seed, "dropout", *key).random() * 2**53)
 
 
 class SpellingModule(pl.LightningModule):
@@ -91,8 +95,10 @@ class SpellingModule(pl.LightningModule):
         when the step has ended, over all processes."""
         self.num_tokens = 0
         """Prompt and answer tokens trained on so far, over all attempts and processes."""
-        self.num_micro_batches = 0
-        """Micro-batches that a step is cut into, over all processes; known while training."""
+        self.num_micro_batches = 1
+        """Micro-batches that a step is cut into, over all processes; known from `setup` on."""
+        self.training_key = training_key(experiment)
+        """Names what is trained: a checkpoint of something else does not go on with it."""
         self._bench = bench
         self._step_tokens = 0
         self._on_base = contextlib.ExitStack()
@@ -149,7 +155,7 @@ class SpellingModule(pl.LightningModule):
 
     # --- training ---------------------------------------------------------------------------
 
-    def on_train_start(self) -> None:
+    def setup(self, stage: str) -> None:
         """See into how many micro-batches a step is cut."""
         self.num_micro_batches = self.trainer.accumulate_grad_batches * self.trainer.world_size
 
@@ -241,6 +247,8 @@ class SpellingModule(pl.LightningModule):
         """Keep the trained tensors alone: the frozen model is known by its hash."""
         checkpoint["num_tokens"] = self.num_tokens
         checkpoint["base"] = self._base_identity()
+        checkpoint["training"] = self.training_key
+        checkpoint["micro_batches"] = self.num_micro_batches
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {name: state[name] for name in self._trained()}
 
@@ -251,10 +259,26 @@ class SpellingModule(pl.LightningModule):
             ResultsError: The checkpoint is not of this model with this adapter.
         """
         self.check_fits(checkpoint)
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            self._check_continues(checkpoint)
         self.num_tokens = checkpoint["num_tokens"]
 
+    def _check_continues(self, checkpoint: Mapping[str, Any]) -> None:
+        if checkpoint.get("training") != self.training_key:
+            raise ResultsError(
+                f"the checkpoint belongs to training {checkpoint.get('training')}, this is "
+                f"{self.training_key}: a run goes on with the settings that it was begun with"
+            )
+        parts = checkpoint.get("micro_batches")
+        if parts != self.num_micro_batches:
+            raise ResultsError(
+                f"the checkpoint was made with {parts} micro-batches a step over all processes, "
+                f"now {self.num_micro_batches}; processes times accumulate_grad_batches must be "
+                f"{parts}"
+            )
+
     def check_fits(self, checkpoint: Mapping[str, Any]) -> None:
-        """Refuse a checkpoint of another model, or of another adapter.
+        """Refuse a checkpoint of another base model, or of another adapter.
 
         Raises:
             ResultsError: It does not fit; says where.

@@ -14,9 +14,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
-import torch
-
-from tuning import files
+from tuning import files, memory
 from tuning.config import ExperimentConfig, to_yaml
 from tuning.errors import ConfigError, ResultsError
 from tuning.evaluation.bench import Bench
@@ -24,6 +22,7 @@ from tuning.fingerprint import resolved_precision, training_identity
 from tuning.jobs import read_progress
 from tuning.model.base import BaseModel, device_of
 from tuning.model.lora import save_adapter
+from tuning.model.machine import gpu_bytes
 from tuning.paths import TrainingFolder
 from tuning.tasks.stream import TrainingStream
 from tuning.training.callbacks import (
@@ -42,32 +41,17 @@ from tuning.training.module import SpellingModule
 
 
 def num_passes(config: ExperimentConfig, base: BaseModel) -> int:
-    """Return into how many micro-batches the rows of a step are cut.
-
-    The configuration says how many are surely few enough for the memory. Small ones leave
-    processors and GPUs idle, so as many are joined as `pass_bytes` have room for; what a step
-    learns is the same up to rounding.
-    """
-    training = config.training_config
+    """Return into how many micro-batches the rows of a step are cut; see `memory.num_passes`."""
     shape = base.network.config
-    inner = getattr(shape, "intermediate_size", 4 * shape.hidden_size)
-    # What a block keeps for the way back, as measured (31,000 numbers a token of SmolLM2's).
-    numbers = shape.num_hidden_layers * (30 * shape.hidden_size + 8 * inner)
-    row_bytes = _ROW_TOKENS * numbers * base.network.dtype.itemsize
-    num_bytes: int = training.effective_batch_size * row_bytes
-    wanted = math.ceil(num_bytes / pass_bytes(device_of(base.network)))
-    return min(wanted, training.gradient_accumulation_steps)
-
-
-def pass_bytes(device: torch.device) -> int:
-    """Return the memory for what one micro-batch keeps: a quarter of a GPU's, or 1.25 GiB."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_properties(device).total_memory // 4
-    return 5 * 2**28
-
-
-_ROW_TOKENS = 20
-"""About what a row adds to a micro-batch, its beginning shared."""
+    of_row = memory.row_bytes(
+        shape.num_hidden_layers,
+        shape.hidden_size,
+        getattr(shape, "intermediate_size", 4 * shape.hidden_size),
+        base.network.dtype.itemsize,
+        recomputes=config.training_config.gradient_checkpointing,
+    )
+    room = memory.pass_bytes(gpu_bytes(device_of(base.network)))
+    return memory.num_passes(config, of_row, room)
 
 
 class Trained(NamedTuple):
@@ -127,14 +111,14 @@ def train(
             save_adapter(module.adapted, folder.adapter(steps))
         else:
             stop = StopOnWish(until, is_to_stop)
-            trainer = pl.Trainer(
-                **trainer_arguments(config),
-                accelerator="auto",
+            settings = trainer_arguments(
+                config,
                 devices=1,
                 accumulate_grad_batches=num_parts,
                 callbacks=callbacks_of(config, folder, progress, budgets, stop),
                 plugins=[SafetensorsCheckpointIO()],
             )
+            trainer = pl.Trainer(**settings)
             data = SpellingData(config, bench, batches)
             fit(trainer, module, data, folder.checkpoint(first) if first else None)
             first = trainer.global_step
@@ -197,11 +181,13 @@ def callbacks_of(
     ]
 
 
-def trainer_arguments(config: ExperimentConfig) -> dict[str, Any]:
+def trainer_arguments(config: ExperimentConfig, **changes: Any) -> dict[str, Any]:
     """Return what a configuration says to a Lightning trainer, as its keyword arguments.
 
-    Left to whoever makes the trainer are the devices, the callbacks, and `accumulate_grad_batches`,
-    by which the rows of a step are cut.
+    Args:
+        config: The configuration.
+        **changes: Arguments that are added, or replace what the configuration says: callbacks,
+            devices, a logger, and `accumulate_grad_batches`, by which the rows of a step are cut.
     """
     training = config.training_config
     return {
@@ -215,6 +201,7 @@ def trainer_arguments(config: ExperimentConfig) -> dict[str, Any]:
         "enable_checkpointing": False,
         "enable_progress_bar": False,
         "enable_model_summary": False,
+        **changes,
     }
 
 
