@@ -25,3 +25,10 @@ class Trap:
     def __reduce__(self) -> tuple[object, ...]:
         """Have `pickle` make it."""
         return (os.mkdir, (str(self.path),))
+
+
+def booby_trapped(path: Path) -> bytes:
+    """Return a pickle that makes the folder `path` when it is loaded."""
+    import pickle  # noqa: TID251
+
+    return pickle.dumps({"state_dict": Trap(path)})

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 from cli_support import Program
-from tests_support import small_mapping
 
+from tests_support import small_mapping
 from tuning.memory import GIB, Machine
 
 LARGE = ("config", "memory", "models=qwen3-4b")
@@ -32,7 +32,7 @@ def test_a_trial_that_cannot_fit_is_refused_before_its_model_is_loaded(
 def test_the_command_says_what_fits_and_refuses_what_does_not(program: Program) -> None:
     done = program(*LARGE, "--machine", "t4")
     assert done.returncode == 0
-    assert done.stdout.startswith("qwen3-4b on a T4: about ")
+    assert done.stdout.startswith("Qwen/Qwen3-4B on a T4: about ")
     answer = json.loads(program(*LARGE, "--machine", "a100", "--json").stdout)
     assert answer["total"] < answer["usable"]
     refused = program(*LARGE, "batch_size=512", "grad_accum_steps=1", "--machine", "t4")

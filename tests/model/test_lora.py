@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import pickle
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from peft import PeftModel
-from tests_support import Trap
 from transformers import AutoModelForCausalLM
 
+from tests_support import booby_trapped
 from tuning.config import LoraConfig
 from tuning.errors import ModelError
 from tuning.model.base import BaseModel, load_base, read_base
@@ -150,8 +149,8 @@ def test_a_folder_that_holds_no_fitting_adapter_is_refused_and_the_base_stays_cl
         "other_rank": {config: changed_config(good, r=8)},
         "other_layers": {config: changed_config(good, target_modules=["c_attn"])},
         "not_lora": {config: changed_config(good, peft_type="NO_SUCH_TYPE")},
-        "pickle": {weights: None, "adapter_model.bin": pickle.dumps(Trap(tmp_path / "ran"))},
-        "pickle_renamed": {weights: pickle.dumps(Trap(tmp_path / "ran"))},
+        "pickle": {weights: None, "adapter_model.bin": booby_trapped(tmp_path / "ran")},
+        "pickle_renamed": {weights: booby_trapped(tmp_path / "ran")},
         "megatron_config": {config: changed_config(good, megatron_config={"a": 1})},
         "layer_replication": {config: changed_config(good, layer_replication=[[0, 2]])},
         "modules_to_save": {config: changed_config(good, modules_to_save=["lm_head"])},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +11,8 @@ import pytest
 import torch
 from lightning_support import adapter_of, experiment_file, only_training
 from safetensors.torch import load, save
-from tests_support import Trap
 
+from tests_support import Trap, booby_trapped
 from tuning import files
 from tuning.training.cli import main
 
@@ -65,7 +64,7 @@ def no_key(key: str) -> Callable[[Path, Path], None]:
 DAMAGES: dict[str, tuple[Callable[[Path, Path], object], str]] = {
     "a Lightning checkpoint": (pickle_file, "is a file"),
     "a pickle as safetensors": (
-        lambda path, trap: rewritten(path, None, pickle.dumps(Trap(trap))),
+        lambda path, trap: rewritten(path, None, booby_trapped(trap)),
         "is damaged",
     ),
     "a truncated file": (

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import os
 import re
@@ -33,9 +34,9 @@ from tuning.documents import read_document
 from tuning.errors import ConfigError, NotFoundError, UserError, nearest
 from tuning.evaluation.bench import load_bench
 from tuning.fingerprint import training_identity
-from tuning.memory import check_fits
+from tuning.memory import Machine, check_fits
 from tuning.model.hub import found_or_fetched
-from tuning.model.machine import quiet_libraries, this_machine, threads
+from tuning.model.machine import default_threads, quiet_libraries, this_machine, threads
 from tuning.paths import DEFAULT_CONFIG_DIR, DEFAULT_RESULTS_DIR, ResultsRoot, TrainingFolder
 from tuning.scoring import METRIC_PREFIX
 from tuning.training.checkpoint import SafetensorsCheckpointIO, check_is_checkpoint
@@ -223,7 +224,7 @@ class TuningCLI(LightningCLI):
                 lock = files.exclusive_lock(folder.lock, f"training {folder.root.name}")
                 held.enter_context(lock)
             found_or_fetched(experiment.tokenizer_config.model_name)
-            check_fits(experiment, this_machine())
+            check_fits(experiment, self._own_machine())
             bench = load_bench(experiment)
             batches = StepBatches.of(experiment, bench)
             num_parts = claim(
@@ -291,11 +292,21 @@ class TuningCLI(LightningCLI):
 
     # --- both ---------------------------------------------------------------------------------
 
+    def _own_machine(self) -> Machine:
+        """Return what this process has: a GPU of its own, or its share of the memory."""
+        machine = this_machine()
+        if machine.has_gpu:
+            return machine
+        return dataclasses.replace(machine, num_bytes=machine.num_bytes // self._num_here)
+
+    @property
+    def _num_here(self) -> int:
+        return max(1, self.trainer.world_size // self.trainer.num_nodes)
+
     def _threads(self) -> contextlib.AbstractContextManager[None]:
         own = self.experiment.training_config.num_threads
         if own is None and "OMP_NUM_THREADS" not in os.environ:
-            here = max(1, self.trainer.world_size // self.trainer.num_nodes)
-            own = max(1, len(os.sched_getaffinity(0)) // here) if here > 1 else None
+            own = max(1, default_threads() // self._num_here)
         return threads(own)
 
     def _say(self, text: str) -> None:

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
+
 from tuning import files, memory
 from tuning.config import ExperimentConfig, to_yaml
 from tuning.errors import ConfigError, ResultsError
