@@ -14,6 +14,8 @@ from safetensors.torch import load, save
 
 from tests_support import Trap, booby_trapped
 from tuning import files
+from tuning.model.base import subject_words
+from tuning.tasks.splits import Split, split_subjects
 from tuning.training.cli import main
 
 
@@ -140,7 +142,7 @@ def test_what_is_no_checkpoint_of_ours_is_refused_in_one_line(
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ("lora_config.r=8", "not (8, 64)"),
+        ("lora_config.r=8", "not (8, 128)"),
         ("lora_config.target_modules=[q_proj]", "is unexpected"),
         ("lora_config.target_modules=[q_proj,k_proj,v_proj,o_proj,up_proj]", "is missing"),
         ("training_config.learning_rate=0.0005", "belongs to training"),
@@ -161,10 +163,8 @@ def test_a_checkpoint_of_another_run_does_not_go_on_in_this_one(
 
 @pytest.mark.slow
 def test_a_checkpoint_goes_on_elsewhere_and_two_copies_of_the_data_are_one(tmp_path: Path) -> None:
-    config, words = (
-        experiment_file(tmp_path),
-        "\n".join(["planet", "garden", "silver", "window"] * 9),
-    )
+    config = experiment_file(tmp_path)
+    words = "\n".join(split_subjects(subject_words("tiny"))[Split.TRAIN].real[:60])
     places = [tmp_path / "disk" / "a", tmp_path / "mounted" / "elsewhere"]
     for place in places:
         place.mkdir(parents=True)

@@ -47,7 +47,7 @@ def test_what_the_file_says_becomes_arguments_and_what_the_user_says_wins(
     changed = printed_config(
         capsys, *config, "lora_config.r=8", "--trainer.max_steps=3", "--trainer.devices", "2"
     )
-    assert (changed["trainer"]["max_steps"], changed["trainer"]["devices"]) == (3, 2)
+    assert (changed["trainer"]["max_steps"], changed["trainer"]["devices"]) == (3, "2")
     assert changed["model"]["experiment"]["lora_config"]["r"] == 8
 
 

@@ -108,7 +108,8 @@ def _hashes(folder: Path) -> str:
 def _take_tensors(value: Any, tensors: dict[str, torch.Tensor], name: str) -> Any:
     """Return `value` with every tensor replaced by its name, and collect the tensors."""
     if isinstance(value, torch.Tensor):
-        tensors[name] = value.detach().cpu().contiguous()
+        # A copy, as callbacks keep one tensor under several names, which no file may.
+        tensors[name] = value.detach().cpu().contiguous().clone()
         return {_TENSOR: name}
     if isinstance(value, dict):
         items = [(k, _take_tensors(v, tensors, f"{name}/{k}")) for k, v in value.items()]

@@ -132,6 +132,8 @@ class TuningCLI(LightningCLI):
             told: Arguments of the trainer that come from the experiment file.
             root: The results.
         """
+        self.given: dict[str, Any] = {}
+        """Arguments of the trainer that the user changed."""
         self._told = told
         self._root = root
         quiet: dict[str, Any] = {"exit_on_error": False}
@@ -171,14 +173,11 @@ class TuningCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Move what the user changed of the trainer, and the experiment has too, to that."""
-        asked = self._get(self.config, "trainer")
+        asked = vars(self._get(self.config, "trainer"))
         parser = self._parser(self.subcommand)
-        default = {name: parser.get_default(f"trainer.{name}") for name in asked.keys()}
-        self.given: dict[str, Any] = {
-            name: value
-            for name, value in asked.items()
-            if value != self._told.get(name, default[name])
-        }
+        usual = {name: parser.get_default(f"trainer.{name}") for name in asked}
+        told = {**usual, **self._told}
+        self.given = {name: value for name, value in asked.items() if value != told[name]}
         changes = [
             f"{_OF_EXPERIMENT[name]}={_in_our_words(name, value)}"
             for name, value in self.given.items()

@@ -98,9 +98,9 @@ def train(
         _mend_progress(folder, steps)
         return Trained(0.0, _trained_tokens(folder, steps))
     first = continue_from(folder, steps)
+    progress = begin_progress(folder, first, on_progress)
     if until is not None and first >= until:
         raise TrainingStopped(first)
-    progress = begin_progress(folder, first, on_progress)
     clock = time.monotonic()
     note(folder, "start", step=first)
     with SpellingModule(config, bench) as module:
