@@ -13,9 +13,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -158,39 +157,14 @@ def measure_one(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
 
 @contextmanager
 def _phase(found: dict[str, Any], name: str) -> Iterator[None]:
-    """Measure the time and the peak of a block.
+    """Measure the time and the peak of a block: all memory of the process, mapped files too."""
+    from tuning.model.machine import peak_memory_bytes, reset_peak_memory
 
-    Memory is that of the process alone: files that are mapped into it leave when it is needed.
-    """
     clock = time.perf_counter()
-    with _peak_of(_own_bytes) as peak:
-        yield
-    found[name] = {"seconds": time.perf_counter() - clock, "bytes": peak()}
-
-
-@contextmanager
-def _peak_of(now: Callable[[], int]) -> Iterator[Callable[[], int]]:
-    most, is_over = now(), threading.Event()
-
-    def watch() -> None:
-        nonlocal most
-        while not is_over.wait(0.02):
-            most = max(most, now())
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        yield lambda: most
-    finally:
-        is_over.set()
-        watcher.join()
-
-
-def _own_bytes() -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) * 1024
-    raise SystemExit("this needs Linux")
+    reset_peak_memory()
+    yield
+    found[name] = {"seconds": time.perf_counter() - clock, "bytes": peak_memory_bytes()}
+    print(f"{name}: {found[name]}", file=sys.stderr, flush=True)
 
 
 def show(answer: dict[str, Any]) -> Table:

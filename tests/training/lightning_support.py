@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import torch
 import yaml
 from safetensors.torch import load_file
@@ -69,3 +70,15 @@ def moments_of(folder: TrainingFolder, step: int) -> dict[str, torch.Tensor]:
 def losses_of(folder: TrainingFolder) -> dict[int, float]:
     lines = map(json.loads, folder.progress.read_text().splitlines())
     return {line["step"]: line["loss"] for line in lines if line["kind"] == "train"}
+
+
+class Diverging(pl.Callback):
+    """Spoils the adapter after the first step; takes a key, as loggers do."""
+
+    def __init__(self, api_key: str) -> None:
+        self.api_key = api_key
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
+        for parameter in module.parameters():
+            if parameter.requires_grad:
+                parameter.data.fill_(float("nan"))

@@ -183,5 +183,8 @@ def test_a_checkpoint_goes_on_elsewhere_and_two_copies_of_the_data_are_one(tmp_p
     shutil.copy(places[0] / "words.txt", tmp_path)
     whole = only_training(fit(tmp_path, 6))
     assert first.root.name == away.root.name == whole.root.name
+    # Lines too, those before the checkpoint among them; a run's last step has its loss written.
+    lines = [files.read_json_lines(folder.progress) for folder in (away, whole)]
+    assert [x for x in lines[0] if (x["step"], x["kind"]) != (3, "train")] == lines[1]
     expected, found = adapter_of(whole, 6), adapter_of(away, 6)
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())

@@ -140,6 +140,7 @@ MISTAKES = {
     "a law of ours": (["training_config.learning_rate=7"], "learning_rate"),
     "a law of ours by a trainer's name": (["--trainer.gradient_clip_val=-1"], "max_grad_norm"),
     "an unknown key": (["lora_config.rank=7"], "lora_config"),
+    "no such machine": (["--trainer.accelerator=gpu"], "gpu"),
     "no checkpoint": (["--ckpt_path=no/such"], "there is no checkpoint no/such"),
 }
 
@@ -197,6 +198,23 @@ def test_a_run_that_is_stopped_goes_on_where_it_was(
     assert main(["fit", *timed]) == 0
     c = adapter_of(only_training(tmp_path / "timed"), 6)
     assert all(torch.equal(a[name], c[name]) for name in a)
+
+
+@pytest.mark.slow
+def test_a_run_that_diverges_says_so_and_no_key_is_kept(
+    exp: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = tmp_path / "results"
+    arguments = ["--config", str(exp), "--results-dir", str(results), "lora_config.alpha=64"]
+    arguments += ["training_config.learning_rate=1", "training_config.max_grad_norm=1e30"]
+    arguments += ["--trainer.callbacks+=lightning_support.Diverging"]
+    arguments += ["--trainer.callbacks.api_key=hidden", "training_config.max_steps=40"]
+    assert main(["fit", *arguments]) == 1
+    assert "the loss is nan at step 2: a lower learning rate" in capsys.readouterr().err
+    folder = only_training(results)
+    for path in (folder.attempts, folder.root / "lightning.yaml", folder.config):
+        assert "hidden" not in path.read_text()
+    assert "api_key: '***'" in (folder.root / "lightning.yaml").read_text()
 
 
 LOADED = """

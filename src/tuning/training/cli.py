@@ -24,7 +24,9 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+import yaml
 from jsonargparse.typing import register_type
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from tuning import files
@@ -39,6 +41,7 @@ from tuning.model.hub import found_or_fetched
 from tuning.model.machine import default_threads, quiet_libraries, this_machine, threads
 from tuning.paths import DEFAULT_CONFIG_DIR, DEFAULT_RESULTS_DIR, ResultsRoot, TrainingFolder
 from tuning.scoring import METRIC_PREFIX
+from tuning.training.callbacks import NotANumberError
 from tuning.training.checkpoint import SafetensorsCheckpointIO, check_is_checkpoint
 from tuning.training.datamodule import SpellingData, StepBatches
 from tuning.training.module import SpellingModule
@@ -48,6 +51,7 @@ from tuning.training.run import (
     callbacks_of,
     claim,
     continue_from,
+    fit,
     is_trained,
     note,
     trainer_arguments,
@@ -195,7 +199,7 @@ class TuningCLI(LightningCLI):
             for name, value in self.given.items()
             if name not in _OF_EXPERIMENT and name not in _HARMLESS
         }
-        if self.given.get("strategy") in ("auto", "ddp"):
+        if str(found.get("strategy", "")).startswith("ddp"):
             del found["strategy"]
         return {"trainer": found} if found else {}
 
@@ -239,26 +243,52 @@ class TuningCLI(LightningCLI):
             if is_trained(folder, steps):
                 self._say(f"{folder.adapter(steps)} is there already")
                 return
+            held.enter_context(contextlib.closing(model))
+            model.training_key, model.num_micro_batches = folder.root.name, num_parts
             first = continue_from(folder, steps)
-            path = given.get("ckpt_path") or (folder.checkpoint(first) if first else None)
-            progress = begin_progress(folder, first, writes=trainer.is_global_zero)
+            path = folder.checkpoint(first) if first else None
+            if given.get("ckpt_path") is not None:
+                path = Path(given["ckpt_path"])
+                first = self._step_of(path, model)
+            writes = trainer.is_global_zero
+            progress = begin_progress(folder, first, path, writes=writes)
             ours = callbacks_of(experiment, folder, progress)
             trainer.callbacks[:0] = ours  # type: ignore[attr-defined]
-            if trainer.is_global_zero:
-                dumped = self._parser("fit").dump(self.config["fit"])
-                files.write_atomic(folder.root / "lightning.yaml", dumped)
-                shown = {name: _plain(value) for name, value in self.given.items()}
-                note(folder, "start", step=first, trainer=shown, processes=trainer.world_size)
+            if writes:
+                self._record(folder)
+                note(
+                    folder,
+                    "start",
+                    step=first,
+                    trainer=_without_secrets(_plain(self.given)),
+                    processes=trainer.world_size,
+                )
             clock = time.monotonic()
-            model.training_key = folder.root.name
-            held.enter_context(contextlib.closing(model))
-            trainer.fit(model, datamodule, ckpt_path=str(path) if path else None, weights_only=True)
-            if trainer.is_global_zero:
+            fit(trainer, model, datamodule, path)
+            if writes:
                 seconds = round(time.monotonic() - clock, 3)
                 note(folder, "end", step=trainer.global_step, seconds=seconds)
         done = trainer.global_step
         state = "" if done == steps else f" of {steps}; the same command goes on"
         self._say(f"{folder.root}: {done} steps{state}, loss {model.step_loss:.4f}")
+
+    def _step_of(self, path: Path, model: SpellingModule) -> int:
+        """Return the step of a checkpoint that the user named, which must be of this training."""
+        steps = self.experiment.training_config.max_steps
+        state = SafetensorsCheckpointIO().load_checkpoint(path)
+        model.configure_model()
+        model.check_fits(state)
+        model.check_continues(state)
+        step = int(state["global_step"])
+        if step > steps:
+            raise ConfigError(f"checkpoint {path} is of step {step}, past max_steps, {steps}")
+        return step
+
+    def _record(self, folder: TrainingFolder) -> None:
+        """Write all that Lightning was told; `--config` takes the file."""
+        told = yaml.safe_load(self._parser("fit").dump(self.config["fit"]))
+        text = yaml.safe_dump(_without_secrets(told), sort_keys=False)
+        files.write_atomic(folder.root / "lightning.yaml", text)
 
     # --- validate, test -----------------------------------------------------------------------
 
@@ -370,10 +400,27 @@ def _in_our_words(name: str, value: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Return an argument as JSON can hold it."""
-    return json.loads(
-        json.dumps(value, default=lambda v: v.as_dict() if hasattr(v, "as_dict") else str(v))
-    )
+    """Return arguments as JSON can hold them."""
+
+    def of_object(value: Any) -> Any:
+        return value.as_dict() if hasattr(value, "as_dict") else str(value)
+
+    return json.loads(json.dumps(value, default=of_object))
+
+
+def _without_secrets(value: Any) -> Any:
+    """Return arguments of which loggers' keys and passwords may not be kept."""
+    if isinstance(value, list):
+        return [_without_secrets(v) for v in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        name: "***" if inner and _SECRET.search(name) else _without_secrets(inner)
+        for name, inner in value.items()
+    }
+
+
+_SECRET = re.compile(r"key$|token$|password|secret", re.IGNORECASE)
 
 
 def _table(how: str, says: str, metrics: Mapping[str, Any]) -> str:
@@ -412,9 +459,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for line in str(error).splitlines():
             print(f"tuning: {line}", file=sys.stderr)
         return 2
-    except argparse.ArgumentError as error:
+    except (argparse.ArgumentError, MisconfigurationException) as error:
         print(f"tuning: {_one_line(error)}", file=sys.stderr)
         return 2
+    except NotANumberError as error:
+        print(f"tuning: {error}: a lower learning rate, or more warm-up", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 

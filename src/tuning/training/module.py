@@ -260,10 +260,15 @@ class SpellingModule(pl.LightningModule):
         """
         self.check_fits(checkpoint)
         if self.trainer.state.fn == TrainerFn.FITTING:
-            self._check_continues(checkpoint)
+            self.check_continues(checkpoint)
         self.num_tokens = checkpoint["num_tokens"]
 
-    def _check_continues(self, checkpoint: Mapping[str, Any]) -> None:
+    def check_continues(self, checkpoint: Mapping[str, Any]) -> None:
+        """Refuse a checkpoint of another training, or of one whose steps were cut otherwise.
+
+        Raises:
+            ResultsError: It is one.
+        """
         if checkpoint.get("training") != self.training_key:
             raise ResultsError(
                 f"the checkpoint belongs to training {checkpoint.get('training')}, this is "

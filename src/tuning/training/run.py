@@ -98,7 +98,8 @@ def train(
         _mend_progress(folder, steps)
         return Trained(0.0, _trained_tokens(folder, steps))
     first = continue_from(folder, steps)
-    progress = begin_progress(folder, first, on_progress)
+    checkpoint = folder.checkpoint(first) if first else None
+    progress = begin_progress(folder, first, checkpoint, on_progress)
     if until is not None and first >= until:
         raise TrainingStopped(first)
     clock = time.monotonic()
@@ -121,7 +122,7 @@ def train(
             )
             trainer = pl.Trainer(**settings)
             data = SpellingData(config, bench, batches)
-            fit(trainer, module, data, folder.checkpoint(first) if first else None)
+            fit(trainer, module, data, checkpoint)
             first = trainer.global_step
     seconds = time.monotonic() - clock
     note(folder, "end", step=first, seconds=round(seconds, 3))
@@ -143,6 +144,7 @@ def continue_from(folder: TrainingFolder, steps: int) -> int:
 def begin_progress(
     folder: TrainingFolder,
     first: int,
+    checkpoint: Path | None,
     on_progress: OnProgress | None = None,
     *,
     writes: bool = True,
@@ -152,13 +154,14 @@ def begin_progress(
     Args:
         folder: The training's.
         first: The step to go on from.
+        checkpoint: The checkpoint of that step, which remembers lines.
         on_progress: Told of every step.
         writes: Whether this process may change files; of several that train together one does.
     """
     progress = ProgressFile(folder.progress, on_progress)
     if writes and not any(step > first for step in files.steps_of(folder.checkpoints)):
         read = SafetensorsCheckpointIO().load_checkpoint
-        known = read(folder.checkpoint(first)).get(PROGRESS, []) if first else []
+        known = read(checkpoint).get(PROGRESS, []) if checkpoint else []
         progress.go_on_after(first, known)
     return progress
 
