@@ -51,6 +51,7 @@ COMPARISONS = (
         ("--items", "90", "--steps", "2", "--adapters", "1"),
     ),
     Comparison("evaluation", (*SMOLLM2, "--items", "540", "--steps", "4", "--adapters", "2"), None),
+    Comparison("full_size", (), None),
     Comparison("growth", (), ("--first", "1")),
     Comparison("startup", (), ("--repeats", "1")),
 )

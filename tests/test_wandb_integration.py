@@ -229,7 +229,7 @@ def test_studies_that_were_sent_offline_first(root: ResultsRoot, server: Server)
 
 
 @pytest.mark.parametrize(
-    "status", [400, pytest.param(429, marks=NIGHTLY), pytest.param(500, marks=NIGHTLY)]
+    "status", [pytest.param(status, marks=NIGHTLY) for status in (400, 429, 500)]
 )
 def test_what_was_cut_off_is_completed_and_nothing_sent_twice(
     root: ResultsRoot, server: Server, status: int
@@ -573,7 +573,7 @@ def test_the_old_spelling_registers_a_sweep_and_runs_it(fast_path: Path, server:
     assert server.runs["given"].is_complete
 
 
-@pytest.mark.slow
+@NIGHTLY
 def test_a_sweep_without_a_server_is_adopted_once_there_is_one(
     fast_path: Path, server: Server
 ) -> None:
