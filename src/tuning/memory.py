@@ -29,7 +29,9 @@ _ADAPTER_BYTES = 16
 """Of a trained number, always in fp32: itself, its gradient, and AdamW's two moments."""
 _LOGITS_KEPT = 3
 """Tensors of logits at once: themselves, their logarithms, and the gradient."""
-_CPU_LIBRARIES = 0.8 * GIB
+_SHARED_TOKENS = 40
+"""What the rows of a micro-batch begin with, a chat template as a rule."""
+_CPU_LIBRARIES = 1.3 * GIB
 _GPU_CONTEXT = 0.6 * GIB
 _EVALUATION_TOKENS = 4096
 _EVALUATION_LOGITS = 2**28
@@ -150,9 +152,25 @@ def num_passes(config: ExperimentConfig, bytes_of_row: int, pass_bytes: int) -> 
     return max(1, min(wanted, training.gradient_accumulation_steps))
 
 
-def pass_bytes(gpu_bytes: int | None) -> int:
-    """Return what one micro-batch may keep: a quarter of a GPU's memory, or 1.25 GiB."""
-    return CPU_PASS_BYTES if gpu_bytes is None else gpu_bytes // 4
+def pass_bytes(gpu_bytes: int | None, resident_bytes: int) -> int:
+    """Return what one micro-batch may keep.
+
+    Args:
+        gpu_bytes: Memory of the GPU; None for a processor, where it is 1.25 GiB.
+        resident_bytes: What the model takes, as `resident_bytes` says.
+
+    Returns:
+        On a GPU a third of what the model leaves: the estimate may be off, and memory in pieces.
+    """
+    if gpu_bytes is None:
+        return CPU_PASS_BYTES
+    return max(1, int(_USABLE * gpu_bytes - _GPU_CONTEXT - resident_bytes) // 3)
+
+
+def resident_bytes(num_parameters: int, head_numbers: int, item_bytes: int) -> int:
+    """Return what a model takes, with the copy of its head in fp32 that half precision needs."""
+    head = 4 * head_numbers if item_bytes == 2 else 0
+    return num_parameters * item_bytes + head
 
 
 # --- the whole ----------------------------------------------------------------------------------
@@ -197,10 +215,11 @@ def memory_of(config: ExperimentConfig, machine: Machine) -> MemoryEstimate | No
         item,
         recomputes=training.gradient_checkpointing,
     )
-    room = pass_bytes(machine.num_bytes if machine.has_gpu else None)
+    head_numbers = shape.vocab_size * shape.hidden_size
+    resident = resident_bytes(shape.num_parameters, head_numbers, item)
+    room = pass_bytes(machine.num_bytes if machine.has_gpu else None, resident)
     rows = math.ceil(training.effective_batch_size / num_passes(config, of_row, room))
-    tokens = rows * ROW_TOKENS
-    head = shape.vocab_size * shape.hidden_size * 4 if item == 2 else 0
+    tokens = rows * ROW_TOKENS + _SHARED_TOKENS
     adapter = shape.num_adapter_parameters(lora.target_modules, lora.r)
     layers = 1 if training.gradient_checkpointing else shape.num_hidden_layers
     return MemoryEstimate(
@@ -208,32 +227,32 @@ def memory_of(config: ExperimentConfig, machine: Machine) -> MemoryEstimate | No
             "libraries": int(_GPU_CONTEXT if machine.has_gpu else _CPU_LIBRARIES),
             "weights": shape.num_parameters * item,
             "adapter": adapter * _ADAPTER_BYTES,
-            "head in fp32": head,
+            "head in fp32": resident - shape.num_parameters * item,
         },
         training={
-            "activations": rows * of_row,
-            "attention": layers * _attention(shape, tokens, item, has_gpu=machine.has_gpu),
+            "activations": tokens * of_row // ROW_TOKENS,
+            "attention": 0 if machine.has_gpu else layers * _kept_chances(shape, tokens, item),
             "logits": rows * ANSWER_TOKENS * shape.vocab_size * 4 * _LOGITS_KEPT,
         },
         evaluation={
             "activations": _EVALUATION_TOKENS
             * (8 * shape.hidden_size + 3 * shape.intermediate_size)
             * item,
-            "attention": _attention(shape, _EVALUATION_TOKENS, item, has_gpu=machine.has_gpu),
+            # Scores and chances stand side by side for a moment; a GPU's kernel holds neither.
+            "attention": 0
+            if machine.has_gpu
+            else 2 * _kept_chances(shape, _EVALUATION_TOKENS, item),
             "logits": _EVALUATION_LOGITS,
         },
         num_rows=rows,
     )
 
 
-def _attention(shape: Architecture, tokens: int, item: int, *, has_gpu: bool) -> int:
-    """Return what a block's attention holds: its chances, in fp32 and in the model's own type.
-
-    A GPU's kernel never holds them.
-    """
+def _kept_chances(shape: Architecture, tokens: int, item: int) -> int:
+    """Return what a block's attention keeps: its chances, in fp32 and in the model's own type."""
     width = min(tokens, _WIDEST_SEQUENCE)
     each = 4 if item == 4 else 4 + item
-    return 0 if has_gpu else shape.num_attention_heads * tokens * width * each
+    return shape.num_attention_heads * tokens * width * each
 
 
 # --- what fits ----------------------------------------------------------------------------------

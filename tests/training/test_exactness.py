@@ -127,7 +127,7 @@ def gradient_of_first_step(config: Any) -> dict[str, torch.Tensor]:
 def test_gradient_does_not_depend_on_how_a_step_is_cut_into_micro_batches(
     small_config: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tuning.memory.pass_bytes", lambda gpu_bytes: 1)
+    monkeypatch.setattr("tuning.memory.pass_bytes", lambda *_: 1)
 
     def gradient(batch: int, accumulation: int) -> dict[str, torch.Tensor]:
         return gradient_of_first_step(

@@ -51,7 +51,9 @@ def num_passes(config: ExperimentConfig, base: BaseModel) -> int:
         base.network.dtype.itemsize,
         recomputes=config.training_config.gradient_checkpointing,
     )
-    room = memory.pass_bytes(gpu_bytes(device_of(base.network)))
+    head = base.network.get_output_embeddings().weight.numel()
+    resident = memory.resident_bytes(base.num_parameters, head, base.network.dtype.itemsize)
+    room = memory.pass_bytes(gpu_bytes(device_of(base.network)), resident)
     return memory.num_passes(config, of_row, room)
 
 
