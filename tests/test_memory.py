@@ -21,8 +21,8 @@ def config(model: str = "Qwen/Qwen3-4B", **training: Any) -> ExperimentConfig:
 def test_the_parts_of_qwen3_4b() -> None:
     found = memory_of(config(), MACHINES["a100"])
     assert found is not None
-    # 4.02e9 weights of 2 bytes; 151,936 x 2,560 of the head in fp32; 16 bytes a number trained.
-    assert found.always["weights"] == pytest.approx(4.02e9 * 2, rel=0.01)
+    # 4.02e9 weights of 2 bytes and 5 % lost between them; 151,936 x 2,560 of the head in fp32; 16 bytes a number trained.
+    assert found.always["weights"] == pytest.approx(1.05 * 4.02e9 * 2, rel=0.01)
     assert found.always["head in fp32"] == 151_936 * 2560 * 4
     assert found.always["adapter"] == 36 * 16 * 16 * sum((2560 + 4096, 2560 + 1024) * 2)
     assert found.total == sum(found.always.values()) + max(
@@ -30,7 +30,7 @@ def test_the_parts_of_qwen3_4b() -> None:
     )
     on_cpu = memory_of(config(), MACHINES["cpu"])
     assert on_cpu is not None
-    assert on_cpu.always["weights"] == 2 * found.always["weights"]
+    assert on_cpu.always["weights"] == pytest.approx(2 * found.always["weights"])
     assert on_cpu.always["head in fp32"] == 0
 
 
