@@ -14,7 +14,10 @@ CHECKOUT = Path(__file__).parents[1]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["study", "step", "evaluation", "growth", "startup"])
+@pytest.mark.parametrize(
+    "name",
+    ["study", "step", "evaluation", pytest.param("growth", marks=pytest.mark.nightly), "startup"],
+)
 def test_a_comparison_runs(name: str) -> None:
     done = subprocess.run(
         [sys.executable, str(CHECKOUT / "benchmarks" / "run.py"), "--quick", "--only", name],

@@ -121,6 +121,7 @@ LEGAL = st.fixed_dictionaries(
                 "max_grad_norm": st.floats(0, 1e300, exclude_min=True),
                 "seed": st.integers(0, 2**32 - 1),
                 "precision": st.sampled_from(["auto", "32-true", "bf16", "fp16"]),
+                "gradient_checkpointing": st.booleans(),
                 "num_threads": st.none() | st.integers(1, 1024),
             },
         ),
@@ -761,6 +762,7 @@ CHANGES_NO_WEIGHT = {
     "timestamp": "20300101_000000",
     # Bit identity is promised at equal threads only; the number is recorded, not part of the key.
     "training_config.num_threads": 3,
+    "training_config.gradient_checkpointing": True,
     "transfer_config.eval_frequency": 7,
     "transfer_config.position_task_weight": 0.1,
     "transfer_config.count_task_weight": 0.1,
@@ -852,8 +854,8 @@ def test_how_a_value_is_written_does_not_change_the_key() -> None:
     ) == (base)
 
 
-def test_the_version_is_that_of_the_dropout_of_15_bits() -> None:
-    assert fingerprint.TRAINING_VERSION == 5
+def test_the_version_is_that_of_random_numbers_by_micro_batch() -> None:
+    assert fingerprint.TRAINING_VERSION == 6
 
 
 @pytest.mark.parametrize("key", ["word_list", "replay_file"])

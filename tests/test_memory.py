@@ -24,7 +24,9 @@ def test_the_parts_of_qwen3_4b() -> None:
     # 4.02e9 weights of 2 bytes and 5 % lost between them; 151,936 x 2,560 of the head in fp32; 16 bytes a number trained.
     assert found.always["weights"] == pytest.approx(1.05 * 4.02e9 * 2, rel=0.01)
     assert found.always["head in fp32"] == 151_936 * 2560 * 4
-    assert found.always["adapter"] == 36 * 16 * 16 * sum((2560 + 4096, 2560 + 1024) * 2)
+    assert found.always["adapter and optimiser"] == 36 * 16 * 16 * sum(
+        (2560 + 4096, 2560 + 1024) * 2
+    )
     assert found.total == sum(found.always.values()) + max(
         sum(found.training.values()), sum(found.evaluation.values())
     )

@@ -428,10 +428,9 @@ def test_only_the_study_yaml_is_needed(root: ResultsRoot) -> None:
 
 
 def test_folders_in_the_place_of_files_are_damage_too(root: ResultsRoot) -> None:
-    record = records_of(root)[-1]
-    (parquet, *_), (progress, *_) = (
-        sorted(root.trainings.rglob(name)) for name in (PREDICTIONS, "progress.jsonl")
-    )
+    first, *_, record = records_of(root)
+    training = root.training(json.loads(first.read_text())["result"]["training_key"])
+    (parquet, *_), progress = sorted(training.root.rglob(PREDICTIONS)), training.progress
     for path in (record, parquet, progress):
         path.unlink()
         path.mkdir()

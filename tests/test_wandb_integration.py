@@ -316,6 +316,7 @@ def test_a_torn_file_is_read_up_to_its_last_whole_record(root: ResultsRoot, serv
         read_offline_run(path)
 
 
+@NIGHTLY
 def test_a_run_whose_upload_was_cut_off_after_its_last_row_is_completed(
     root: ResultsRoot, server: Server
 ) -> None:
@@ -329,6 +330,7 @@ def test_a_run_whose_upload_was_cut_off_after_its_last_row_is_completed(
     assert_all_sent(root, server)
 
 
+@NIGHTLY
 def test_another_server_gets_everything_too(root: ResultsRoot, server: Server) -> None:
     assert sync(root, server.url).returncode == 0
     with loopback() as other:

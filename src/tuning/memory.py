@@ -119,10 +119,15 @@ def total_memory() -> int:
 # --- activations --------------------------------------------------------------------------------
 
 
-def row_bytes(
+def logits_bytes(num_rows: int, vocab_size: int) -> int:
+    """Return what the logits of so many rows take, in fp32, with what their loss keeps."""
+    return num_rows * ANSWER_TOKENS * vocab_size * 4 * _LOGITS_KEPT
+
+
+def block_bytes(
     num_layers: int, hidden: int, inner: int, item_bytes: int, *, recomputes: bool = False
 ) -> int:
-    """Return what one row keeps for the way back, attention apart.
+    """Return what the blocks keep of one row for the way back, attention apart.
 
     Args:
         num_layers: Blocks of the model.
@@ -146,7 +151,7 @@ def num_passes(config: ExperimentConfig, bytes_of_row: int, pass_bytes: int) -> 
 
     Args:
         config: Batch size and accumulation.
-        bytes_of_row: As `row_bytes` says.
+        bytes_of_row: What a row keeps: `block_bytes` and `logits_bytes`.
         pass_bytes: What one micro-batch may keep.
     """
     training = config.training_config
@@ -210,7 +215,7 @@ def memory_of(config: ExperimentConfig, machine: Machine) -> MemoryEstimate | No
     training, lora = config.training_config, config.lora_config
     precision = machine.precision if training.precision == "auto" else training.precision
     item = _ITEM_BYTES[precision]
-    of_row = row_bytes(
+    of_blocks = block_bytes(
         shape.num_hidden_layers,
         shape.hidden_size,
         shape.intermediate_size,
@@ -220,6 +225,7 @@ def memory_of(config: ExperimentConfig, machine: Machine) -> MemoryEstimate | No
     head_numbers = shape.vocab_size * shape.hidden_size
     resident = resident_bytes(shape.num_parameters, head_numbers, item)
     room = pass_bytes(machine.num_bytes if machine.has_gpu else None, resident)
+    of_row = of_blocks + logits_bytes(1, shape.vocab_size)
     rows = math.ceil(training.effective_batch_size / num_passes(config, of_row, room))
     tokens = rows * ROW_TOKENS + _SHARED_TOKENS
     adapter = shape.num_adapter_parameters(lora.target_modules, lora.r)
@@ -228,13 +234,13 @@ def memory_of(config: ExperimentConfig, machine: Machine) -> MemoryEstimate | No
         always={
             "libraries": int(_GPU_CONTEXT if machine.has_gpu else _CPU_LIBRARIES),
             "weights": int((1 + _PIECES) * shape.num_parameters * item),
-            "adapter": adapter * _ADAPTER_BYTES,
+            "adapter and optimiser": adapter * _ADAPTER_BYTES,
             "head in fp32": resident - shape.num_parameters * item,
         },
         training={
-            "activations": tokens * of_row // ROW_TOKENS,
+            "activations": tokens * of_blocks // ROW_TOKENS,
             "attention": 0 if machine.has_gpu else layers * _kept_chances(shape, tokens, item),
-            "logits": rows * ANSWER_TOKENS * shape.vocab_size * 4 * _LOGITS_KEPT,
+            "logits": logits_bytes(rows, shape.vocab_size),
         },
         evaluation={
             "activations": _EVALUATION_TOKENS

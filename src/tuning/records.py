@@ -113,6 +113,9 @@ class Execution:
     log_tail: str = ""
     peak_gpu_memory_bytes: int = 0
     """The most that tensors took on the GPU in this attempt; 0 without one."""
+    num_micro_batches: int = 0
+    """Into how many parts each step's rows were cut, over all processes: as threads do, they decide
+    the last bits, and dropout's random numbers."""
     is_first_of_process: bool = False
     """Whether libraries had to warm up in it: its seconds tell nothing of its configuration."""
 

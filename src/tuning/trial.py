@@ -43,7 +43,7 @@ from tuning.tasks.prompts import Prompting
 from tuning.tasks.splits import Split
 from tuning.tasks.stream import read_training_text
 from tuning.training.callbacks import OnProgress, TrainingStopped
-from tuning.training.run import train
+from tuning.training.run import num_micro_batches, train
 
 _runs = itertools.count()
 """Numbers the trials of this process."""
@@ -162,6 +162,7 @@ def run_trial(
             num_trained_tokens=trained.num_tokens,
             peak_memory_bytes=peak_memory_bytes(),
             peak_gpu_memory_bytes=peak_gpu_memory_bytes(),
+            num_micro_batches=num_micro_batches(folder),
             is_first_of_process=is_first_of_process,
             num_threads=config.training_config.num_threads or default_threads(),
             device=str(device_of(bench.base.network)),

@@ -125,7 +125,7 @@ def test_how_processes_share_the_rows_of_a_step(tmp_path: Path) -> None:
         claim(config, bench, folders[0], batches, num_processes=2)
     assert claim(config, bench, folders[1], batches, 2, num_passes_asked=4) == 8
     assert claim(config, bench, folders[1], batches, num_processes=4) == 8
-    with pytest.raises(ConfigError, match="33 processes with 1 micro-batches each cannot share"):
+    with pytest.raises(ConfigError, match="33 processes with 1 micro-batch each cannot share"):
         claim(config, bench, folders[2], batches, num_processes=33)
     assert not folders[2].identity.exists()
     with pytest.raises(ResultsError, match="begun with another asked"):

@@ -95,6 +95,10 @@ DAMAGES: dict[str, tuple[Callable[[Path, Path], object], str]] = {
         ),
         "is damaged",
     ),
+    "a step in words": (
+        lambda path, trap: rewritten(path, lambda t: t.update(global_step="x"), None),
+        "global_step is 'x'",
+    ),
     "no numbers": (
         lambda path, trap: rewritten(
             path, None, with_nan((path / "tensors.safetensors").read_bytes())
@@ -147,6 +151,7 @@ def test_what_is_no_checkpoint_of_ours_is_refused_in_one_line(
         ("lora_config.target_modules=[q_proj,k_proj,v_proj,o_proj,up_proj]", "is missing"),
         ("training_config.learning_rate=0.0005", "belongs to training"),
         ("training_config.seed=1", "belongs to training"),
+        ("training_config.max_steps=3", "is of step 6, past max_steps, 3"),
     ],
 )
 def test_a_checkpoint_of_another_run_does_not_go_on_in_this_one(
@@ -154,8 +159,9 @@ def test_a_checkpoint_of_another_run_does_not_go_on_in_this_one(
 ) -> None:
     path = only_training(trained / "results").checkpoint(6)
     arguments = ["--config", str(trained / "exp.yaml"), "--ckpt_path", str(path), change]
-    arguments += ["--results-dir", str(tmp_path / "results"), "training_config.max_steps=9"]
+    arguments += ["--results-dir", str(tmp_path / "results")]
     assert main(["fit", *arguments]) == 2
+    assert not (tmp_path / "results").exists()
     said = capsys.readouterr().err
     assert says in said
     assert said.count("\n") == 1

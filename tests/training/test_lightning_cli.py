@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -98,9 +100,17 @@ def test_what_an_experiment_has_too_is_recorded_there(exp: Path, tmp_path: Path)
     assert folder.root.name == training_key(build(yaml.safe_load(folder.config.read_text()), "t"))
     (begun, _) = files.read_json_lines(folder.attempts)
     assert begun["trainer"] == {"max_steps": 2, "gradient_clip_val": 0.5}
-    # What Lightning was told runs again as it stands.
+    # What Lightning was told runs again as it stands, its trainer section too.
     again = tmp_path / "again"
-    told = ["--config", str(folder.root / "lightning.yaml"), "--results-dir", str(again)]
+    written = folder.root / "lightning.yaml"
+    told = ["--config", str(written), "--results-dir", str(again)]
+    changed = tmp_path / "changed.yaml"
+    changed.write_text(written.read_text().replace("max_steps: 2", "max_steps: 1"))
+    other = ["--config", str(changed), "--results-dir", str(tmp_path / "other")]
+    assert main(["fit", *other, "training_config.max_steps=2"]) == 0
+    assert only_training(tmp_path / "other").adapter(1).is_dir()
+    changed.write_text(written.read_text().replace("gradient_clip_val:", "gradient_clip_vl:"))
+    assert main(["fit", *other]) == 2
     assert main(["fit", *told]) == 0
     a, b = adapter_of(folder, 2), adapter_of(only_training(again), 2)
     assert all(torch.equal(a[name], b[name]) for name in a)
@@ -134,7 +144,17 @@ def test_callbacks_and_loggers_of_the_user_take_part(exp: Path, tmp_path: Path) 
 
 
 MISTAKES = {
-    "no such option": (["--trainer.no_such_option=1"], "no_such_option"),
+    "no such option": (["--trainer.devces=1"], "did you mean trainer.devices?"),
+    "no such logger": (["--trainer.logger=NoSuchLogger"], "NoSuchLogger"),
+    "a logger without its folder": (["--trainer.logger=CSVLogger"], "it needs save_dir"),
+    "no such strategy": (["--trainer.strategy=foo"], "Lightning refuses this trainer"),
+    "devices in words": (["--trainer.devices=two"], "Lightning refuses this trainer"),
+    "a seed of its own": (["--seed_everything=7"], "training_config.seed"),
+    "no such place": (["exp.yaml"], "--config FILE"),
+    "too many processes": (
+        ["--trainer.devices=640", "--trainer.accelerator=cpu"],
+        "each of 640 processes on this machine",
+    ),
     "no number": (["--trainer.max_steps=many"], "trainer.max_steps"),
     "half precision everywhere": (["--trainer.precision=bf16-true"], "always trained in fp32"),
     "a law of ours": (["training_config.learning_rate=7"], "learning_rate"),
@@ -194,7 +214,7 @@ def test_a_run_that_is_stopped_goes_on_where_it_was(
     # Lightning stops by the clock; the next call goes on.
     timed = ["--config", str(exp), "--results-dir", str(tmp_path / "timed")]
     assert main(["fit", *timed, "--trainer.max_time=00:00:00:00"]) == 0
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "0 steps of 6" in capsys.readouterr().err
     assert main(["fit", *timed]) == 0
     c = adapter_of(only_training(tmp_path / "timed"), 6)
     assert all(torch.equal(a[name], c[name]) for name in a)
@@ -217,16 +237,60 @@ def test_a_run_that_diverges_says_so_and_no_key_is_kept(
     assert "api_key: '***'" in (folder.root / "lightning.yaml").read_text()
 
 
+@pytest.mark.slow
+def test_trying_out_writes_nothing_and_a_part_of_a_suite_says_nothing(
+    exp: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = tmp_path / "results"
+    arguments = ["--config", str(exp), "--results-dir", str(results)]
+    assert main(["fit", *arguments, "--trainer.fast_dev_run=true"]) == 0
+    assert "nothing is written" in capsys.readouterr().err
+    assert not results.exists()
+    assert main(["fit", *arguments]) == 0
+    assert main(["validate", *arguments, "--trainer.limit_val_batches=1"]) == 2
+    assert "a suite is asked as a whole" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_after_the_step_with_a_checkpoint(
+    exp: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], number: int
+) -> None:
+    results = tmp_path / "results"
+    arguments = ["--config", str(exp), "--results-dir", str(results)]
+    arguments += ["--trainer.callbacks+=lightning_support.Signalling"]
+    arguments += [f"--trainer.callbacks.number={int(number)}", "transfer_config.eval_frequency=50"]
+    assert main(["fit", *arguments]) == 128 + number
+    assert "stopped at step 2 of 6; the same command goes on" in capsys.readouterr().err
+    folder = only_training(results)
+    assert files.steps_of(folder.checkpoints) == [2]
+    assert [line["event"] for line in files.read_json_lines(folder.attempts)] == ["start", "end"]
+    before = signal.getsignal(number)
+    assert main(["fit", *arguments]) == 0
+    assert signal.getsignal(number) is before
+
+
 LOADED = """
 import sys
 import tuning.training.cli, tuning.training.run, tuning.training.pretrain_tiny
+from tuning.config import build
+from lightning_support import EXPERIMENT
+# A script that ends with its adapter on ends.
+module = tuning.training.SpellingModule(build(EXPERIMENT, "t"))
+module.configure_model()
 print([name for name in ("lightning_sdk", "pytorch_lightning", "wandb") if name in sys.modules])
 """
 
 
 def test_the_training_code_loads_no_cloud_and_one_lightning() -> None:
+    here = str(Path(__file__).parent)
     done = subprocess.run(
-        [sys.executable, "-c", LOADED], capture_output=True, text=True, check=True
+        [sys.executable, "-c", LOADED],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=100,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([here, *sys.path])},
     )
     assert done.stdout.strip() == "[]"
 

@@ -157,10 +157,12 @@ def memory(
     else:
         total, usable = found.total / GIB, where.usable_bytes / GIB
         typer.echo(f"{model} on {where.name}: about {total:.1f} of {usable:.1f} GiB")
-        training = {f"{k} of {found.num_rows} rows": v for k, v in found.training.items()}
-        evaluation = {f"{name} of an evaluation": size for name, size in found.evaluation.items()}
+        rows = f", training: {found.num_rows} rows at once"
+        training = {f"{name}{rows}": size for name, size in found.training.items()}
+        evaluation = {f"{name}, evaluation": size for name, size in found.evaluation.items()}
         for name, size in {**found.always, **training, **evaluation}.items():
-            typer.echo(f"  {name:32} {size / GIB:6.2f} GiB")
+            typer.echo(f"  {name:44} {size / GIB:6.2f} GiB")
+        typer.echo("  the total has the larger of training and evaluation")
     check_fits(built, where)
 
 

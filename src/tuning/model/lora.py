@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from peft import LoraConfig as PeftLoraConfig
 from peft import PeftModel, PeftModelForCausalLM, get_peft_model
 from peft.tuners.lora import LoraLayer
+from pydantic import ValidationError
 from safetensors import SafetensorError
 from torch import Tensor
 
@@ -20,6 +22,7 @@ from tuning.config import LoraConfig
 from tuning.errors import ModelError, ResultsError, nearest, shown
 from tuning.model.base import BaseModel
 from tuning.model.hub import base_of_adapter
+from tuning.schema import law_of_error
 
 
 @contextlib.contextmanager
@@ -87,6 +90,10 @@ def _use_cheap_dropout(adapted: PeftModel) -> None:
 
 
 def _take_off(adapted: Any) -> None:
+    if sys.is_finalizing():
+        # A script has ended with its adapter on: PEFT's progress bar would start a thread, which
+        # Python does not let run any more, and wait for it for ever.
+        return
     adapted.unload()
     network = adapted.get_base_model()
     if hasattr(network, "peft_config"):
@@ -154,10 +161,17 @@ def stored_adapter(
 
 
 def _stored_config(base: BaseModel, folder: Path) -> PeftLoraConfig:
+    kind = _kind_of(base, folder)
+    if kind != "LORA":
+        raise _unfit(base, folder, f"it is {shown(kind)}, and this program knows LoRA alone")
     try:
         settings = PeftLoraConfig.from_pretrained(str(folder))
         targets = tuple(sorted(settings.target_modules))
         own = LoraConfig(r=settings.r, alpha=settings.lora_alpha, target_modules=targets)
+    except ValidationError as error:
+        (first, *_) = error.errors()
+        where = ".".join(map(str, first["loc"]))
+        raise _unfit(base, folder, f"{where}: {law_of_error(first)}") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise _unfit(base, folder, error) from error
     for name in _MORE_THAN_LORA:
@@ -172,6 +186,16 @@ def _stored_config(base: BaseModel, folder: Path) -> PeftLoraConfig:
     except ModelError as error:
         raise _unfit(base, folder, error) from error
     return settings
+
+
+def _kind_of(base: BaseModel, folder: Path) -> object:
+    try:
+        config = files.read_json(folder / "adapter_config.json")
+    except ResultsError as error:
+        raise _unfit(base, folder, error) from error
+    if not isinstance(config, dict):
+        raise _unfit(base, folder, "adapter_config.json must hold a mapping")
+    return config.get("peft_type")
 
 
 _MORE_THAN_LORA = (
@@ -206,10 +230,14 @@ def _load_weights(base: BaseModel, adapted: PeftModel, folder: Path) -> None:
 
 
 def _unfit(base: BaseModel, folder: Path, reason: object) -> ModelError:
-    text = shown(" ".join(str(reason).split()), 300).strip("'\"")
+    text = " ".join(str(reason).split())
+    text = text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]}..."
     return ModelError(
         f"the adapter in {folder} does not fit {base.name}: {text}{_made_for(folder)}"
     )
+
+
+_LONGEST_REASON = 300
 
 
 def _made_for(folder: Path) -> str:
@@ -235,6 +263,8 @@ def check_is_adapter(folder: Path) -> None:
     Raises:
         ModelError: It does not.
     """
+    if folder.is_file():
+        raise ModelError(f"{folder} is a file, and an adapter is a folder: give that of the file")
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         if not (folder / name).is_file():
             raise ModelError(f"{folder} holds no adapter: {name} is missing")

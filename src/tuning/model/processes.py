@@ -45,6 +45,11 @@ def said_by_first(value: bool) -> bool:
     return bool(summed(torch.tensor(int(value and is_first()))))
 
 
+def said_by_any(value: bool) -> bool:
+    """Return whether any process says so; every process must ask."""
+    return bool(summed(torch.tensor(int(value))))
+
+
 def gathered(own: Mapping[int, Sequence[float]], count: int, width: int) -> np.ndarray:
     """Return a row for each of `count` things, each known to exactly one process.
 

@@ -6,8 +6,11 @@ None of them touches weights, data or random numbers, so how often they act chan
 from __future__ import annotations
 
 import math
+import signal
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import lightning.pytorch as pl
@@ -16,7 +19,7 @@ from tuning import files
 from tuning.errors import ResultsError
 from tuning.jobs import check_progress
 from tuning.model.lora import save_adapter
-from tuning.model.processes import is_first, said_by_first
+from tuning.model.processes import is_first, said_by_any, said_by_first
 from tuning.paths import TrainingFolder
 from tuning.training.module import SpellingModule
 
@@ -186,9 +189,46 @@ class StopOnWish(StepCallback):
 
     def on_step_end(self, trainer: pl.Trainer, module: SpellingModule, step: int) -> None:
         """Stop when it is time; the last step ends the run by itself."""
-        is_asked = said_by_first(self.is_to_stop() or step == self.until)
+        is_asked = said_by_any(self.is_to_stop() or step == self.until)
         if is_asked and step < trainer.max_steps:
             trainer.should_stop = True
+
+
+class StopOnSignal(StopOnWish):
+    """Ends the run after a step on Ctrl-C or SIGTERM, with a checkpoint; at once when told twice.
+
+    Lightning's own way with SIGTERM ends without a checkpoint, as a success.
+    """
+
+    def __init__(self) -> None:
+        """Wait for a signal."""
+        super().__init__(None, lambda: self.signal is not None)
+        self.signal: int | None = None
+        """What came, if anything did."""
+        self._before: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take the signals, over Lightning's handlers."""
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._take)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Give the signals back, before Lightning does."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before.clear()
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Give the signals back."""
+        self.on_train_end(trainer, pl_module)
+
+    def _take(self, number: int, frame: FrameType | None) -> None:
+        if self.signal is not None:
+            raise KeyboardInterrupt
+        self.signal = number
 
 
 class StepCheckpoints(StepCallback):

@@ -71,6 +71,11 @@ class SafetensorsCheckpointIO(CheckpointIO):
         for key in _KEYS:
             if key not in checkpoint:
                 raise ResultsError(f"checkpoint {folder} is none of ours: it holds no {key}")
+        for key in ("global_step", "num_tokens"):
+            if type(checkpoint[key]) is not int or checkpoint[key] < 0:
+                raise ResultsError(
+                    f"checkpoint {folder} is none of ours: {key} is {checkpoint[key]!r}"
+                )
         return checkpoint
 
     def remove_checkpoint(self, path: str | Path) -> None:

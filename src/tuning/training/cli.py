@@ -13,12 +13,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import functools
+import inspect
 import json
 import os
 import re
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,7 @@ from tuning import files
 from tuning.composition import load, overridden
 from tuning.config import ExperimentConfig, build
 from tuning.documents import read_document
-from tuning.errors import ConfigError, NotFoundError, UserError, nearest
+from tuning.errors import ConfigError, NotFoundError, UserError, nearest, shown
 from tuning.evaluation.bench import load_bench
 from tuning.fingerprint import training_identity
 from tuning.memory import Machine, check_fits
@@ -41,7 +43,7 @@ from tuning.model.hub import found_or_fetched
 from tuning.model.machine import default_threads, quiet_libraries, this_machine, threads
 from tuning.paths import DEFAULT_CONFIG_DIR, DEFAULT_RESULTS_DIR, ResultsRoot, TrainingFolder
 from tuning.scoring import METRIC_PREFIX
-from tuning.training.callbacks import NotANumberError
+from tuning.training.callbacks import NotANumberError, StopOnSignal
 from tuning.training.checkpoint import SafetensorsCheckpointIO, check_is_checkpoint
 from tuning.training.datamodule import SpellingData, StepBatches
 from tuning.training.module import SpellingModule
@@ -138,6 +140,7 @@ class TuningCLI(LightningCLI):
         """
         self.given: dict[str, Any] = {}
         """Arguments of the trainer that the user changed."""
+        self.exit_code = 0
         self._told = told
         self._root = root
         quiet: dict[str, Any] = {"exit_on_error": False}
@@ -182,11 +185,21 @@ class TuningCLI(LightningCLI):
         usual = {name: parser.get_default(f"trainer.{name}") for name in asked}
         told = {**usual, **self._told}
         self.given = {name: value for name, value in asked.items() if value != told[name]}
+        if "devices" in self._told and "devices" in self.given:
+            raise ConfigError(
+                f"torchrun has started {self._told['devices']} processes on this machine, and "
+                f"--trainer.devices says {self.given['devices']}; leave it out"
+            )
         changes = [
             f"{_OF_EXPERIMENT[name]}={_in_our_words(name, value)}"
             for name, value in self.given.items()
             if name in _OF_EXPERIMENT
         ]
+        if self._get(self.config, "seed_everything") is not False:
+            raise ConfigError(
+                "seed_everything: every random number hangs off the experiment's own seed; give "
+                "training_config.seed=N"
+            )
         model, data = self._get(self.config, "model"), self._get(self.config, "data")
         self.experiment = overridden(model["experiment"].config, changes)
         model["experiment"] = data["experiment"] = Experiment(self.experiment)
@@ -212,25 +225,33 @@ class TuningCLI(LightningCLI):
     # --- fit ----------------------------------------------------------------------------------
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
-        """Return the trainer, which writes checkpoints that are no pickles."""
+        """Return the trainer, which writes checkpoints that are no pickles.
+
+        Raises:
+            ConfigError: Lightning refuses its arguments.
+        """
         plugins = self._get(self.config_init, "trainer").get("plugins") or []
         listed = plugins if isinstance(plugins, list) else [plugins]
-        return super().instantiate_trainer(**kwargs, plugins=[*listed, SafetensorsCheckpointIO()])
+        try:
+            return super().instantiate_trainer(
+                **kwargs, plugins=[*listed, SafetensorsCheckpointIO()]
+            )
+        except (TypeError, ValueError, RuntimeError, MisconfigurationException) as error:
+            raise ConfigError(f"Lightning refuses this trainer: {_one_line(error)}") from error
 
     def fit(self, model: SpellingModule, datamodule: SpellingData, **given: Any) -> None:
         """Train in the training's folder, from its newest checkpoint or from the one given."""
         experiment, folder, trainer = self.experiment, self.folder, self.trainer
         steps = experiment.training_config.max_steps
+        found_or_fetched(experiment.tokenizer_config.model_name)
+        check_fits(experiment, self._own_machine())
         with contextlib.ExitStack() as held:
             held.enter_context(self._threads())
-            if trainer.is_global_zero:
-                lock = files.exclusive_lock(folder.lock, f"training {folder.root.name}")
-                held.enter_context(lock)
-            found_or_fetched(experiment.tokenizer_config.model_name)
-            check_fits(experiment, self._own_machine())
+            held.enter_context(contextlib.closing(model))
             bench = load_bench(experiment)
             batches = StepBatches.of(experiment, bench)
-            num_parts = claim(
+            claimed = functools.partial(
+                claim,
                 experiment,
                 bench,
                 folder,
@@ -239,20 +260,29 @@ class TuningCLI(LightningCLI):
                 self.given.get("accumulate_grad_batches"),
                 self.extra,
             )
+            num_parts = claimed(writes=False)
             trainer.accumulate_grad_batches = num_parts // trainer.world_size
+            model.training_key, model.num_micro_batches = folder.root.name, num_parts
+            path = Path(given["ckpt_path"]) if given.get("ckpt_path") is not None else None
+            first = self._step_of(path, model) if path is not None else 0
+            if self.given.get("fast_dev_run"):
+                trainer.fit(model, datamodule)
+                self._say(f"tried out, loss {model.step_loss:.4f}; nothing is written")
+                return
+            writes = trainer.is_global_zero
+            if writes:
+                lock = files.exclusive_lock(folder.lock, f"training {folder.root.name}")
+                held.enter_context(lock)
+            claimed()
             if is_trained(folder, steps):
                 self._say(f"{folder.adapter(steps)} is there already")
                 return
-            held.enter_context(contextlib.closing(model))
-            model.training_key, model.num_micro_batches = folder.root.name, num_parts
-            first = continue_from(folder, steps)
-            path = folder.checkpoint(first) if first else None
-            if given.get("ckpt_path") is not None:
-                path = Path(given["ckpt_path"])
-                first = self._step_of(path, model)
-            writes = trainer.is_global_zero
+            if path is None:
+                first = continue_from(folder, steps)
+                path = folder.checkpoint(first) if first else None
             progress = begin_progress(folder, first, path, writes=writes)
-            ours = callbacks_of(experiment, folder, progress)
+            stop = StopOnSignal()
+            ours = callbacks_of(experiment, folder, progress, stop=stop)
             trainer.callbacks[:0] = ours  # type: ignore[attr-defined]
             if writes:
                 self._record(folder)
@@ -264,12 +294,18 @@ class TuningCLI(LightningCLI):
                     processes=trainer.world_size,
                 )
             clock = time.monotonic()
-            fit(trainer, model, datamodule, path)
+            with _told_of_the_death_of_others(trainer):
+                fit(trainer, model, datamodule, path)
+            done = trainer.global_step
             if writes:
-                seconds = round(time.monotonic() - clock, 3)
-                note(folder, "end", step=trainer.global_step, seconds=seconds)
-        done = trainer.global_step
-        state = "" if done == steps else f" of {steps}; the same command goes on"
+                note(folder, "end", step=done, seconds=round(time.monotonic() - clock, 3))
+        if stop.signal is not None and done < steps:
+            self._say(f"stopped at step {done} of {steps}; the same command goes on")
+            # A process that another one has started ends well: its starter would be ended with it.
+            self.exit_code = 128 + stop.signal if trainer.is_global_zero else 0
+            return
+        state = "" if done == steps else f" of {steps}"
+        state += "; the same command goes on" if first < done < steps else ""
         self._say(f"{folder.root}: {done} steps{state}, loss {model.step_loss:.4f}")
 
     def _step_of(self, path: Path, model: SpellingModule) -> int:
@@ -317,7 +353,8 @@ class TuningCLI(LightningCLI):
             run(model, data, ckpt_path=path, weights_only=True, verbose=False)
             says = model.bench.base.says
         if self.trainer.is_global_zero:
-            print(_table(how, says, self.trainer.callback_metrics))
+            measured = f"checkpoint {path}" if path is not None else f"adapter {model.adapter}"
+            print(_table(how, f"{says}, {measured}", self.trainer.callback_metrics))
 
     # --- both ---------------------------------------------------------------------------------
 
@@ -326,7 +363,12 @@ class TuningCLI(LightningCLI):
         machine = this_machine()
         if machine.has_gpu:
             return machine
-        return dataclasses.replace(machine, num_bytes=machine.num_bytes // self._num_here)
+        if self._num_here == 1:
+            return machine
+        name = f"each of {self._num_here} processes on this machine"
+        return dataclasses.replace(
+            machine, name=name, num_bytes=machine.num_bytes // self._num_here
+        )
 
     @property
     def _num_here(self) -> int:
@@ -380,6 +422,34 @@ _HARMLESS = frozenset(
     }
 )
 """Arguments that do not change what is learned; micro-batches are remembered by the folder."""
+
+
+class ProcessDiedError(RuntimeError):
+    """Another process of a run has died, so this one cannot go on."""
+
+
+@contextlib.contextmanager
+def _told_of_the_death_of_others(trainer: pl.Trainer) -> Iterator[None]:
+    """Say in one line that another process of this run has died, where its partners notice it.
+
+    Raises:
+        ProcessDiedError: One has.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error)
+        if trainer.world_size > 1 and any(sign in text for sign in _SIGNS_OF_DEATH):
+            raise ProcessDiedError(
+                f"another process of this run has died ({_one_line(error)[:80]}...); the same "
+                f"command goes on from the last checkpoint"
+            ) from error
+        if "conditioned on metric" in text:
+            raise ConfigError(f"Lightning refuses: {_one_line(error)}") from error
+        raise
+
+
+_SIGNS_OF_DEATH = ("Connection closed by peer", "Connection reset by peer", "NCCL", "Gloo", "gloo")
 
 
 def _in_our_words(name: str, value: Any) -> Any:
@@ -454,26 +524,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: As on a command line; those of this process if not given.
     """
     try:
-        _run(list(sys.argv[1:] if arguments is None else arguments))
+        return _run(list(sys.argv[1:] if arguments is None else arguments))
     except UserError as error:
         for line in str(error).splitlines():
             print(f"tuning: {line}", file=sys.stderr)
         return 2
-    except (argparse.ArgumentError, MisconfigurationException) as error:
+    except MisconfigurationException as error:
         print(f"tuning: {_one_line(error)}", file=sys.stderr)
+        return 2
+    except argparse.ArgumentError as error:
+        print(f"tuning: {_told_plainly(error)}", file=sys.stderr)
         return 2
     except NotANumberError as error:
         print(f"tuning: {error}: a lower learning rate, or more warm-up", file=sys.stderr)
         return 1
+    except ProcessDiedError as error:
+        print(f"tuning: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130
-    return 0
 
 
-def _run(arguments: list[str]) -> None:
+def _run(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(HELP)
-        return
+        return 0
     command, rest = arguments[0], arguments[1:]
     if command not in COMMANDS:
         raise ConfigError(f"{command}: no such subcommand; {nearest(command, COMMANDS)}")
@@ -483,15 +558,22 @@ def _run(arguments: list[str]) -> None:
     parser.add_argument("--config-dir", type=Path, default=DEFAULT_CONFIG_DIR)
     ours, rest = parser.parse_known_args(rest)
     overrides, theirs = _split(rest)
+    if theirs and not theirs[0].startswith("-"):
+        raise ConfigError(
+            f"{theirs[0]}: not understood; an experiment file is given as --config FILE, an "
+            f"override as KEY=VALUE"
+        )
     told: dict[str, Any] = {}
     args = [command]
     if ours.config is not None:
-        experiment = _experiment(ours.config, overrides, ours.config_dir)
+        experiment, is_printed = _experiment(ours.config, overrides, ours.config_dir)
         told = _told(command, experiment)
-        args += [
-            f"--trainer.{name}={value if isinstance(value, str) else json.dumps(value)}"
-            for name, value in told.items()
-        ]
+        if is_printed:
+            # Its own trainer section counts as the user's word; for measuring it takes all batches.
+            args += [f"--config={ours.config}"]
+            args += [] if command == "fit" else ["--trainer.limit_val_batches=null"]
+        else:
+            args += [f"--trainer.{name}={_argument(value)}" for name, value in told.items()]
         args += ["--model.experiment", json.dumps(experiment.model_dump(mode="json"))]
     elif not {"-h", "--help"} & set(theirs):
         raise ConfigError("--config FILE is needed: an experiment file, YAML or JSON")
@@ -499,7 +581,11 @@ def _run(arguments: list[str]) -> None:
         # A model must not be loaded onto the first GPU by the processes of all.
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     with quiet_libraries():
-        TuningCLI([*args, *theirs], told, ResultsRoot(ours.results_dir))
+        return TuningCLI([*args, *theirs], told, ResultsRoot(ours.results_dir)).exit_code
+
+
+def _argument(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _split(rest: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -516,14 +602,16 @@ def _split(rest: Sequence[str]) -> tuple[list[str], list[str]]:
 _OVERRIDE = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*=")
 
 
-def _experiment(path: Path, overrides: Sequence[str], config_dir: Path) -> ExperimentConfig:
-    """Return what an experiment file says, or what --print_config wrote of one."""
-    if not path.is_file():
-        return load(path, overrides, [config_dir])
-    printed = read_document(path).data.get("model")
-    if not isinstance(printed, dict) or "experiment" not in printed:
-        return load(path, overrides, [config_dir])
-    return overridden(build(printed["experiment"], str(path)), overrides, [config_dir])
+def _experiment(
+    path: Path, overrides: Sequence[str], config_dir: Path
+) -> tuple[ExperimentConfig, bool]:
+    """Return what an experiment file says, and whether it is one that --print_config wrote."""
+    if path.is_file():
+        printed = read_document(path).data.get("model")
+        if isinstance(printed, dict) and "experiment" in printed:
+            experiment = build(printed["experiment"], str(path))
+            return overridden(experiment, overrides, [config_dir]), True
+    return load(path, overrides, [config_dir]), False
 
 
 def _told(command: str, experiment: ExperimentConfig) -> dict[str, Any]:
@@ -531,15 +619,39 @@ def _told(command: str, experiment: ExperimentConfig) -> dict[str, Any]:
     told["enable_progress_bar"] = sys.stderr.isatty()
     if command != "fit":
         del told["limit_val_batches"]
+    here = os.environ.get("LOCAL_WORLD_SIZE", "")
+    if here.isdigit() and "TORCHELASTIC_RUN_ID" in os.environ:
+        # torchrun has started the processes: Lightning takes each for a run of its own if not told.
+        told["devices"] = int(here)
+        told["num_nodes"] = int(os.environ["WORLD_SIZE"]) // int(here)
     return told
 
 
-def _one_line(error: Exception) -> str:
+def _told_plainly(error: argparse.ArgumentError) -> str:
+    """Return what jsonargparse says of an argument, without its types, and the nearest name."""
+    text = _one_line(error, 10_000)
+    unknown = re.search(r"[Uu]nrecognized arguments?:? (\S+)", text)
+    if unknown:
+        name = unknown[1].partition("=")[0].removeprefix("--")
+        trainer = [f"trainer.{name}" for name in inspect.signature(pl.Trainer).parameters]
+        return f"--{name}: no such option; {nearest(name, [*trainer, 'ckpt_path', 'print_config'])}"
+    key = re.search(r'key "([^"]+)"', text)
+    needs = re.search(r"following arguments are required: ([\w., ]+)", text)
+    got = re.search(r"(?:Got value:|given class_path) '?([^\s':]+)", text)
+    if key and needs:
+        return f"--{key[1]}: it needs {needs[1].strip()}, given as --{key[1]}.NAME=VALUE"
+    if key and got:
+        return (
+            f"--{key[1]}: {shown(got[1])} is none of its values; `fit --help` and Lightning's "
+            f"documentation of its Trainer name them"
+        )
+    return _one_line(error)
+
+
+def _one_line(error: Exception, limit: int = 400) -> str:
     text = " ".join(str(error).split())
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+    return text if len(text) <= limit else f"{text[:limit]}..."
 
-
-_LONGEST = 400
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import lightning.pytorch as pl
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from peft import PeftModel
@@ -25,6 +26,7 @@ from tuning.model.base import last_base
 from tuning.model.lora import fresh_adapter, recomputing, stored_adapter
 from tuning.model.packing import answer_states
 from tuning.model.processes import summed
+from tuning.tasks.suite import Suite
 from tuning.tasks.words import keyed_rng
 from tuning.training.datamodule import MicroBatch
 
@@ -103,6 +105,7 @@ class SpellingModule(pl.LightningModule):
         self._step_tokens = 0
         self._on_base = contextlib.ExitStack()
         self._reading: SuiteReading | None = None
+        self._is_whole = True
 
     @property
     def bench(self) -> Bench:
@@ -214,11 +217,25 @@ class SpellingModule(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Begin with the small suite."""
-        self._reading = self.bench.scorer.begin(self.bench.monitor)
+        self._begin(self.bench.monitor, self.trainer.limit_val_batches)
 
     def on_test_epoch_start(self) -> None:
         """Begin with the final suite."""
-        self._reading = self.bench.scorer.begin(self.bench.suite)
+        self._begin(self.bench.suite, self.trainer.limit_test_batches)
+
+    def _begin(self, suite: Suite, limit: float | None) -> None:
+        # Of a part nothing can be said: what a task asks is spread over the whole.
+        self._is_whole = not self.trainer.sanity_checking and not (
+            getattr(self.trainer, "fast_dev_run", False)
+        )
+        # A whole number counts batches, so that 1 is one batch and 1.0 are all.
+        is_all = limit is None or (isinstance(limit, float) and limit == 1.0)
+        if self._is_whole and not is_all:
+            raise MisconfigurationException(
+                f"a suite is asked as a whole, and the trainer is told to take {limit} of its "
+                f"batches; evaluation_config.num_words and num_monitor_words make smaller ones"
+            )
+        self._reading = self.bench.scorer.begin(suite)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Have one batch of questions read."""
@@ -232,8 +249,7 @@ class SpellingModule(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log the accuracies over the answers of all processes, and what they rest on."""
         assert self._reading is not None
-        # Before a training Lightning tries out a few batches, of which nothing can be said.
-        if not self.trainer.sanity_checking:
+        if self._is_whole:
             table = self._reading.table()
             self.log_dict(honest_accuracies(table, self.bench.baseline_of))
 
@@ -274,6 +290,10 @@ class SpellingModule(pl.LightningModule):
                 f"the checkpoint belongs to training {checkpoint.get('training')}, this is "
                 f"{self.training_key}: a run goes on with the settings that it was begun with"
             )
+        step, made = checkpoint["global_step"], _steps_of_optimizer(checkpoint)
+        if made > step:
+            # Fewer may be: in fp16 a step that overflows is left out.
+            raise ResultsError(f"the checkpoint says step {step}, and its optimiser {made}")
         parts = checkpoint.get("micro_batches")
         if parts != self.num_micro_batches:
             raise ResultsError(
@@ -314,3 +334,12 @@ class SpellingModule(pl.LightningModule):
 
     def _base_identity(self) -> str:
         return f"{self.bench.base.name} {self.bench.base.weights_hash[:16]}"
+
+
+def _steps_of_optimizer(checkpoint: Mapping[str, Any]) -> int:
+    """Return how many steps the optimiser of a checkpoint has made."""
+    try:
+        (optimizer,) = checkpoint["optimizer_states"]
+        return max((int(state["step"]) for state in optimizer["state"].values()), default=0)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ResultsError("the checkpoint's optimizer_states are none of AdamW's") from error

@@ -44,13 +44,13 @@ from tuning.training.module import SpellingModule
 def num_passes(config: ExperimentConfig, base: BaseModel) -> int:
     """Return into how many micro-batches the rows of a step are cut; see `memory.num_passes`."""
     shape = base.network.config
-    of_row = memory.row_bytes(
+    of_row = memory.block_bytes(
         shape.num_hidden_layers,
         shape.hidden_size,
         getattr(shape, "intermediate_size", 4 * shape.hidden_size),
         base.network.dtype.itemsize,
         recomputes=config.training_config.gradient_checkpointing,
-    )
+    ) + memory.logits_bytes(1, shape.vocab_size)
     head = base.network.get_output_embeddings().weight.numel()
     resident = memory.resident_bytes(base.num_parameters, head, base.network.dtype.itemsize)
     room = memory.pass_bytes(gpu_bytes(device_of(base.network)), resident)
@@ -253,6 +253,8 @@ def claim(
     num_processes: int = 1,
     num_passes_asked: int | None = None,
     extra: Mapping[str, Any] = MappingProxyType({}),
+    *,
+    writes: bool = True,
 ) -> int:
     """Write what a continuation of a training must match, or compare with what is there.
 
@@ -266,6 +268,7 @@ def claim(
         num_processes: That share each step.
         num_passes_asked: Micro-batches of a process and step; None to choose.
         extra: More that changes the weights and stands in no configuration.
+        writes: Whether what is not there is written.
 
     Returns:
         Micro-batches that each step is cut into, over all processes. They decide dropout's random
@@ -286,8 +289,9 @@ def claim(
     }
     if not folder.identity.exists():
         num_parts = _num_parts(config, bench, num_processes, num_passes_asked)
-        files.write_atomic(folder.config, to_yaml(config))
-        files.write_json(folder.identity, {**identity, _PARTS: num_parts})
+        if writes:
+            files.write_atomic(folder.config, to_yaml(config))
+            files.write_json(folder.identity, {**identity, _PARTS: num_parts})
         return num_parts
     stored = files.read_json(folder.identity)
     if not isinstance(stored, dict) or not isinstance(stored.get(_PARTS), int):
@@ -304,12 +308,26 @@ def claim(
     if asked != parts or parts % num_processes:
         fitting = ", ".join(str(n) for n in range(1, parts + 1) if parts % n == 0)
         raise ResultsError(
-            f"{folder.root} was begun with {parts} micro-batches a step, and {num_processes} "
-            f"processes {f'with {num_passes_asked} each ' if num_passes_asked else ''}cannot share "
-            f"these evenly; go on with as many processes as divide it ({fitting}), or remove the "
+            f"{folder.root} was begun with {_counted(parts, 'micro-batch')} a step, and "
+            f"{_counted(num_processes, 'process')} "
+            f"{f'with {num_passes_asked} each ' if num_passes_asked else ''}cannot share "
+            f"them evenly; go on with as many processes as divide it ({fitting}), or remove the "
             f"folder to train anew"
         )
     return parts
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 'es'}"
+
+
+def num_micro_batches(folder: TrainingFolder) -> int:
+    """Return how many micro-batches a training cuts its steps into; 0 where nobody knows."""
+    try:
+        identity = files.read_json(folder.identity)
+    except ResultsError:
+        return 0
+    return int(identity.get(_PARTS, 0)) if isinstance(identity, dict) else 0
 
 
 _PARTS = "micro_batches"
@@ -322,7 +340,8 @@ def _num_parts(
     num_rows = config.training_config.effective_batch_size
     if num_processes * passes > num_rows:
         raise ConfigError(
-            f"{num_processes} processes with {passes} micro-batches each cannot share the "
+            f"{_counted(num_processes, 'process')} with {_counted(passes, 'micro-batch')} each "
+            f"cannot share the "
             f"{num_rows} rows of a step (per_device_train_batch_size times "
             f"gradient_accumulation_steps)"
         )
