@@ -64,6 +64,8 @@ def gathered(own: Mapping[int, Sequence[float]], count: int, width: int) -> np.n
     Raises:
         RuntimeError: A row came from no process, or from two.
     """
+    if num_processes() == 1 and own.keys() == set(range(count)):
+        return np.array([own[i] for i in range(count)], dtype=np.float64).reshape(count, width)
     rows = torch.zeros((count, 1 + width), dtype=torch.float64)
     if own:
         rows[list(own)] = torch.tensor([[1.0, *row] for row in own.values()], dtype=torch.float64)

@@ -14,7 +14,6 @@ import argparse
 import contextlib
 import dataclasses
 import functools
-import inspect
 import json
 import os
 import re
@@ -35,16 +34,22 @@ from tuning import files
 from tuning.composition import load, overridden
 from tuning.config import ExperimentConfig, build
 from tuning.documents import read_document
-from tuning.errors import ConfigError, NotFoundError, UserError, nearest, shown
+from tuning.errors import ConfigError, NotFoundError, UserError, nearest
 from tuning.evaluation.bench import load_bench
 from tuning.fingerprint import training_identity
 from tuning.memory import Machine, check_fits
 from tuning.model.hub import found_or_fetched
 from tuning.model.machine import default_threads, quiet_libraries, this_machine, threads
 from tuning.paths import DEFAULT_CONFIG_DIR, DEFAULT_RESULTS_DIR, ResultsRoot, TrainingFolder
-from tuning.scoring import METRIC_PREFIX
 from tuning.training.callbacks import NotANumberError, StopOnSignal
 from tuning.training.checkpoint import SafetensorsCheckpointIO, check_is_checkpoint
+from tuning.training.cli_text import (
+    accuracy_table,
+    one_line,
+    plain,
+    told_plainly,
+    without_secrets,
+)
 from tuning.training.datamodule import SpellingData, StepBatches
 from tuning.training.module import SpellingModule
 from tuning.training.run import (
@@ -208,7 +213,7 @@ class TuningCLI(LightningCLI):
     def extra(self) -> dict[str, Any]:
         """What may change the weights and stands in no experiment: it makes another training."""
         found = {
-            name: _plain(value)
+            name: plain(value)
             for name, value in self.given.items()
             if name not in _OF_EXPERIMENT and name not in _HARMLESS
         }
@@ -237,7 +242,7 @@ class TuningCLI(LightningCLI):
                 **kwargs, plugins=[*listed, SafetensorsCheckpointIO()]
             )
         except (TypeError, ValueError, RuntimeError, MisconfigurationException) as error:
-            raise ConfigError(f"Lightning refuses this trainer: {_one_line(error)}") from error
+            raise ConfigError(f"Lightning refuses this trainer: {one_line(error)}") from error
 
     def fit(self, model: SpellingModule, datamodule: SpellingData, **given: Any) -> None:
         """Train in the training's folder, from its newest checkpoint or from the one given."""
@@ -290,7 +295,7 @@ class TuningCLI(LightningCLI):
                     folder,
                     "start",
                     step=first,
-                    trainer=_without_secrets(_plain(self.given)),
+                    trainer=without_secrets(plain(self.given)),
                     processes=trainer.world_size,
                 )
             clock = time.monotonic()
@@ -323,7 +328,7 @@ class TuningCLI(LightningCLI):
     def _record(self, folder: TrainingFolder) -> None:
         """Write all that Lightning was told; `--config` takes the file."""
         told = yaml.safe_load(self._parser("fit").dump(self.config["fit"]))
-        text = yaml.safe_dump(_without_secrets(told), sort_keys=False)
+        text = yaml.safe_dump(without_secrets(told), sort_keys=False)
         files.write_atomic(folder.root / "lightning.yaml", text)
 
     # --- validate, test -----------------------------------------------------------------------
@@ -354,7 +359,7 @@ class TuningCLI(LightningCLI):
             says = model.bench.base.says
         if self.trainer.is_global_zero:
             measured = f"checkpoint {path}" if path is not None else f"adapter {model.adapter}"
-            print(_table(how, f"{says}, {measured}", self.trainer.callback_metrics))
+            print(accuracy_table(how, f"{says}, {measured}", self.trainer.callback_metrics))
 
     # --- both ---------------------------------------------------------------------------------
 
@@ -441,11 +446,11 @@ def _told_of_the_death_of_others(trainer: pl.Trainer) -> Iterator[None]:
         text = str(error)
         if trainer.world_size > 1 and any(sign in text for sign in _SIGNS_OF_DEATH):
             raise ProcessDiedError(
-                f"another process of this run has died ({_one_line(error)[:80]}...); the same "
+                f"another process of this run has died ({one_line(error)[:80]}...); the same "
                 f"command goes on from the last checkpoint"
             ) from error
         if "conditioned on metric" in text:
-            raise ConfigError(f"Lightning refuses: {_one_line(error)}") from error
+            raise ConfigError(f"Lightning refuses: {one_line(error)}") from error
         raise
 
 
@@ -469,51 +474,6 @@ def _in_our_words(name: str, value: Any) -> Any:
     return known[str(value)]
 
 
-def _plain(value: Any) -> Any:
-    """Return arguments as JSON can hold them."""
-
-    def of_object(value: Any) -> Any:
-        return value.as_dict() if hasattr(value, "as_dict") else str(value)
-
-    return json.loads(json.dumps(value, default=of_object))
-
-
-def _without_secrets(value: Any) -> Any:
-    """Return arguments of which loggers' keys and passwords may not be kept."""
-    if isinstance(value, list):
-        return [_without_secrets(v) for v in value]
-    if not isinstance(value, dict):
-        return value
-    return {
-        name: "***" if inner and _SECRET.search(name) else _without_secrets(inner)
-        for name, inner in value.items()
-    }
-
-
-_SECRET = re.compile(r"key$|token$|password|secret", re.IGNORECASE)
-
-
-def _table(how: str, says: str, metrics: Mapping[str, Any]) -> str:
-    suite = "small suite" if how == "validate" else "final suite"
-    lines = [f"{says}, {suite}, words of the validation split"]
-    for task in METRIC_PREFIX.values():
-        if f"{task}/accuracy" in metrics:
-            of = {key: float(metrics[f"{task}/{key}"]) for key in _SHOWN}
-            lines.append(
-                f"{task:20} {of['accuracy']:6.1%} [{of['accuracy_low']:.1%}, "
-                f"{of['accuracy_high']:.1%}], n = {of['num_items']:,.0f}; "
-                f"a guesser that never looks at the word {of['baseline']:.1%}"
-            )
-    if says.startswith("tiny "):
-        lines.append(
-            "Measured on a model made to exercise the program: no evidence about Qwen3-4B."
-        )
-    return "\n".join(lines)
-
-
-_SHOWN = ("accuracy", "accuracy_low", "accuracy_high", "num_items", "baseline")
-
-
 # --- the command line ---------------------------------------------------------------------------
 
 
@@ -530,10 +490,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"tuning: {line}", file=sys.stderr)
         return 2
     except MisconfigurationException as error:
-        print(f"tuning: {_one_line(error)}", file=sys.stderr)
+        print(f"tuning: {one_line(error)}", file=sys.stderr)
         return 2
     except argparse.ArgumentError as error:
-        print(f"tuning: {_told_plainly(error)}", file=sys.stderr)
+        print(f"tuning: {told_plainly(error)}", file=sys.stderr)
         return 2
     except NotANumberError as error:
         print(f"tuning: {error}: a lower learning rate, or more warm-up", file=sys.stderr)
@@ -625,32 +585,6 @@ def _told(command: str, experiment: ExperimentConfig) -> dict[str, Any]:
         told["devices"] = int(here)
         told["num_nodes"] = int(os.environ["WORLD_SIZE"]) // int(here)
     return told
-
-
-def _told_plainly(error: argparse.ArgumentError) -> str:
-    """Return what jsonargparse says of an argument, without its types, and the nearest name."""
-    text = _one_line(error, 10_000)
-    unknown = re.search(r"[Uu]nrecognized arguments?:? (\S+)", text)
-    if unknown:
-        name = unknown[1].partition("=")[0].removeprefix("--")
-        trainer = [f"trainer.{name}" for name in inspect.signature(pl.Trainer).parameters]
-        return f"--{name}: no such option; {nearest(name, [*trainer, 'ckpt_path', 'print_config'])}"
-    key = re.search(r'key "([^"]+)"', text)
-    needs = re.search(r"following arguments are required: ([\w., ]+)", text)
-    got = re.search(r"(?:Got value:|given class_path) '?([^\s':]+)", text)
-    if key and needs:
-        return f"--{key[1]}: it needs {needs[1].strip()}, given as --{key[1]}.NAME=VALUE"
-    if key and got:
-        return (
-            f"--{key[1]}: {shown(got[1])} is none of its values; `fit --help` and Lightning's "
-            f"documentation of its Trainer name them"
-        )
-    return _one_line(error)
-
-
-def _one_line(error: Exception, limit: int = 400) -> str:
-    text = " ".join(str(error).split())
-    return text if len(text) <= limit else f"{text[:limit]}..."
 
 
 if __name__ == "__main__":
