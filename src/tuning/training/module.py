@@ -65,8 +65,8 @@ class SpellingModule(pl.LightningModule):
 
     Logged are ``train/loss`` and ``learning_rate`` of each optimizer step; in validation
     ``spelling/accuracy``, ``transfer/position/accuracy`` and ``transfer/count/accuracy`` over the
-    small suite that training is watched with; in a test the same over the final suite, each with
-    its 95 % interval, its number of items and what a guesser reaches that never looks at the word.
+    small suite that training is watched with, each with its 95 % interval, its number of items and
+    what a guesser reaches that never looks at the word; in a test the same over the final suite.
     """
 
     adapted: PeftModel
