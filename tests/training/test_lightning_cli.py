@@ -247,7 +247,7 @@ def test_trying_out_writes_nothing_and_a_part_of_a_suite_says_nothing(
     assert "nothing is written" in capsys.readouterr().err
     assert not results.exists()
     assert main(["fit", *arguments]) == 0
-    assert main(["validate", *arguments, "--trainer.limit_val_batches=1"]) == 2
+    assert main(["validate", *arguments, "--trainer.limit_val_batches=0.5"]) == 2
     assert "a suite is asked as a whole" in capsys.readouterr().err
 
 
