@@ -190,10 +190,10 @@ class TuningCLI(LightningCLI):
         usual = {name: parser.get_default(f"trainer.{name}") for name in asked}
         told = {**usual, **self._told}
         self.given = {name: value for name, value in asked.items() if value != told[name]}
-        if "devices" in self._told and "devices" in self.given:
+        if "devices" in self._told and str(asked["devices"]) != str(self._told["devices"]):
             raise ConfigError(
                 f"torchrun has started {self._told['devices']} processes on this machine, and "
-                f"--trainer.devices says {self.given['devices']}; leave it out"
+                f"--trainer.devices says {asked['devices']}; leave it out"
             )
         changes = [
             f"{_OF_EXPERIMENT[name]}={_in_our_words(name, value)}"
