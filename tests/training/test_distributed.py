@@ -21,6 +21,7 @@ from lightning_support import (
 )
 from test_processes import free_port
 
+from tuning import files
 from tuning.config import build
 from tuning.errors import ConfigError, ResultsError
 from tuning.evaluation.bench import load_bench
@@ -29,14 +30,17 @@ from tuning.training.cli import main
 from tuning.training.datamodule import StepBatches
 from tuning.training.run import claim
 
+CUT = "--trainer.accumulate_grad_batches=2"
+GLOO = ("--trainer.devices=2", "--trainer.accelerator=cpu")
+
 
 @pytest.fixture(scope="module")
 def by_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the results of two gloo processes, and what they said in a test, in `said.txt`."""
+    """Return a folder with results: three steps by one process, three more by two with gloo."""
     folder = tmp_path_factory.mktemp("two")
-    config = str(experiment_file(folder))
-    more = ("--trainer.devices=2", "--trainer.accelerator=cpu")
-    ended(start("fit", "--config", config, "--results-dir", "results", *more, cwd=folder))
+    run_alone(folder, CUT, "--trainer.max_steps=3")
+    config = str(folder / "exp.yaml")
+    ended(start("fit", "--config", config, "--results-dir", "results", *GLOO, cwd=folder))
     return folder
 
 
@@ -53,31 +57,32 @@ def assert_same_bits(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> 
 
 
 @pytest.mark.slow
-def test_two_processes_train_the_very_weights_of_one_with_as_many_micro_batches(
+def test_two_processes_go_on_with_the_very_weights_of_one_with_as_many_micro_batches(
     by_two: Path, tmp_path: Path
 ) -> None:
     two = only_training(by_two / "results")
-    one = only_training(run_alone(tmp_path, "--trainer.accumulate_grad_batches=2"))
+    one = only_training(run_alone(tmp_path, CUT))
+    assert [line["processes"] for line in files.read_json_lines(two.attempts)[::2]] == [1, 2]
     assert two.root.name == one.root.name
     assert_same_bits(adapter_of(two, 6), adapter_of(one, 6))
     # Adam's moments too, so they also go on alike.
     assert_same_bits(moments_of(two, 6), moments_of(one, 6))
-    assert two.progress.read_bytes() == one.progress.read_bytes()
+    assert losses_of(two)[6] == losses_of(one)[6]
 
 
 @pytest.mark.slow
-def test_the_curve_of_two_processes_is_that_of_one_up_to_rounding(
-    by_two: Path, tmp_path: Path
+def test_a_step_that_is_cut_has_the_curve_of_one_that_is_not_up_to_rounding(
+    tmp_path: Path,
 ) -> None:
+    """With the test above this holds two processes against one that does not cut its steps."""
     # Dropout draws for each micro-batch, so it is left out where these differ.
-    alone = run_alone(tmp_path, "lora_config.dropout=0", "training_config.max_steps=12")
-    cut = tmp_path / "cut"
-    arguments = ["--config", str(tmp_path / "exp.yaml"), "--results-dir", str(cut)]
-    arguments += ["lora_config.dropout=0", "training_config.max_steps=12"]
-    assert main(["fit", *arguments, "--trainer.accumulate_grad_batches=2"]) == 0
-    expected, found = losses_of(only_training(alone)), losses_of(only_training(cut))
-    assert list(found) == [10, 12]
-    assert found == pytest.approx(expected, rel=1e-5)
+    more = ("lora_config.dropout=0", "training_config.max_steps=12")
+    found = {}
+    for name, cut in (("whole", ()), ("cut", (CUT,))):
+        (tmp_path / name).mkdir()
+        found[name] = losses_of(only_training(run_alone(tmp_path / name, *more, *cut)))
+    assert list(found["cut"]) == [10, 12]
+    assert found["cut"] == pytest.approx(found["whole"], rel=1e-5)
 
 
 @pytest.mark.slow
@@ -99,14 +104,17 @@ def test_another_number_of_processes_goes_on_exactly_or_is_refused(
 ) -> None:
     shutil.copytree(by_two / "results", tmp_path / "results")
     folder = only_training(tmp_path / "results")
-    whole = adapter_of(folder, 6)
-    arguments = ["--config", str(experiment_file(tmp_path)), "--results-dir", "results"]
-    # From the start, but with the micro-batches that two processes began with.
-    shutil.rmtree(folder.checkpoints)
-    shutil.rmtree(folder.root / "adapters")
-    arguments[-1] = str(tmp_path / "results")
+    arguments = ["--config", str(experiment_file(tmp_path)), "--results-dir"]
+    arguments += [str(tmp_path / "results"), "training_config.max_steps=9"]
     assert main(["fit", *arguments]) == 0
-    assert_same_bits(adapter_of(folder, 6), whole)
+    (tmp_path / "whole").mkdir()
+    whole = only_training(run_alone(tmp_path / "whole", CUT, "training_config.max_steps=9"))
+    assert_same_bits(adapter_of(folder, 9), adapter_of(whole, 9))
+    # An adapter that was lost is written again from the last checkpoint, and nothing is trained.
+    shutil.rmtree(folder.root / "adapters")
+    assert main(["fit", *arguments]) == 0
+    assert "is of checkpoint" in capsys.readouterr().err
+    assert_same_bits(adapter_of(folder, 9), adapter_of(whole, 9))
     shutil.rmtree(folder.root / "adapters")
     assert main(["fit", *arguments, "--trainer.accumulate_grad_batches=3"]) == 2
     said = capsys.readouterr().err

@@ -61,6 +61,7 @@ from tuning.training.run import (
     fit,
     is_trained,
     note,
+    save_adapter_of,
     trainer_arguments,
 )
 
@@ -285,6 +286,11 @@ class TuningCLI(LightningCLI):
             if path is None:
                 first = continue_from(folder, steps)
                 path = folder.checkpoint(first) if first else None
+            if path is not None and first == steps:
+                # Nothing is left to train, so no other process is started.
+                save_adapter_of(model, path, folder.adapter(steps))
+                self._say(f"{folder.adapter(steps)} is of checkpoint {path}")
+                return
             progress = begin_progress(folder, first, path, writes=writes)
             stop = StopOnSignal()
             ours = callbacks_of(experiment, folder, progress, stop=stop)

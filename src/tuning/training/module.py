@@ -277,7 +277,20 @@ class SpellingModule(pl.LightningModule):
         self.check_fits(checkpoint)
         if self.trainer.state.fn == TrainerFn.FITTING:
             self.check_continues(checkpoint)
+            self._count_own_batches(checkpoint)
         self.num_tokens = checkpoint["num_tokens"]
+
+    def _count_own_batches(self, checkpoint: Mapping[str, Any]) -> None:
+        """Have the loop's count of batches be this process's own, at the end of a step.
+
+        Lightning finds the end of a step by that count. Another number of processes made another
+        number of batches, and data begin anew with the step in any case.
+        """
+        counts = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        own = checkpoint["global_step"] * self.trainer.accumulate_grad_batches
+        missing = own - counts["current"]["ready"]
+        for kind in ("total", "current"):
+            counts[kind] = {name: number + missing for name, number in counts[kind].items()}
 
     def check_continues(self, checkpoint: Mapping[str, Any]) -> None:
         """Refuse a checkpoint of another training, or of one whose steps were cut otherwise.

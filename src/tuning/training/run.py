@@ -108,11 +108,7 @@ def train(
     note(folder, "start", step=first)
     with SpellingModule(config, bench) as module:
         if first == steps:
-            module.configure_model()
-            state = SafetensorsCheckpointIO().load_checkpoint(folder.checkpoint(first))
-            module.check_fits(state)
-            module.load_state_dict(state["state_dict"], strict=False)
-            save_adapter(module.adapted, folder.adapter(steps))
+            save_adapter_of(module, folder.checkpoint(steps), folder.adapter(steps))
         else:
             stop = StopOnWish(until, is_to_stop)
             settings = trainer_arguments(
@@ -136,6 +132,19 @@ def train(
 def is_trained(folder: TrainingFolder, steps: int) -> bool:
     """Return whether the adapter after so many steps is there."""
     return (folder.adapter(steps) / "adapter_model.safetensors").is_file()
+
+
+def save_adapter_of(module: SpellingModule, checkpoint: Path, place: Path) -> None:
+    """Write the adapter that a checkpoint holds, where only the checkpoint is left of it.
+
+    Raises:
+        ResultsError: The checkpoint does not fit the module.
+    """
+    module.configure_model()
+    state = SafetensorsCheckpointIO().load_checkpoint(checkpoint)
+    module.check_fits(state)
+    module.load_state_dict(state["state_dict"], strict=False)
+    save_adapter(module.adapted, place)
 
 
 def continue_from(folder: TrainingFolder, steps: int) -> int:
