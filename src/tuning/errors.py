@@ -9,6 +9,10 @@ UserError                     one clean line and exit code 2 on the command line
 ├── ResultsError              a results folder that cannot be written, read or continued
 │   └── LockedError           another process holds it
 ├── SuiteError                evaluation items that cannot be built or read
+├── CloudError                the cloud cannot be reached, refuses, or takes too long
+│   ├── CredentialsError      no key, or a wrong one
+│   ├── CapacityError         it has no such machine now
+│   └── UnreachableError      it does not answer
 └── DataError                 training data that cannot be used
     └── LeakError             a training text teaches what is to be measured
 """
@@ -53,6 +57,22 @@ class LockedError(ResultsError):
 
 class SuiteError(UserError):
     """Evaluation items cannot be built or read."""
+
+
+class CloudError(UserError):
+    """The cloud cannot be reached, refuses something, or takes too long."""
+
+
+class CredentialsError(CloudError):
+    """There is no key for the cloud, or it is refused."""
+
+
+class CapacityError(CloudError):
+    """The cloud has no such machine now."""
+
+
+class UnreachableError(CloudError):
+    """The cloud does not answer; it may later."""
 
 
 class DataError(UserError):

@@ -52,6 +52,8 @@ class Limits:
     """Of the study, all its runs together."""
     hourly_price: float = 0.0
     """Of one worker."""
+    spent: Callable[[], float] | None = None
+    """What the study has cost so far, where its place knows better than hours times price."""
     max_attempts: int = 5
     """Attempts without any progress, after which a trial whose worker dies has failed."""
     retry_failed: bool = False
@@ -278,8 +280,7 @@ class _Driver:
             return
         limits = self.limits
         elapsed = self.backend.now() - self.began
-        running = sum(self.backend.now() - t.submitted for t in self.running.values())
-        cost = (self.spent_seconds + running) / 3600 * limits.hourly_price
+        cost = limits.spent() if limits.spent is not None else self._cost_by_time()
         if self.is_to_stop() or self.folder.control.exists():
             self._end(End.STOPPED, "stopped on request")
         elif limits.max_seconds is not None and elapsed >= limits.max_seconds:
@@ -288,6 +289,10 @@ class _Driver:
             self._end(End.BUDGET, f"the cost budget of {limits.max_cost:g} is used up")
         elif self._has_failed():
             self._end(End.STOPPED, "too many failures")
+
+    def _cost_by_time(self) -> float:
+        running = sum(self.backend.now() - t.submitted for t in self.running.values())
+        return (self.spent_seconds + running) / 3600 * self.limits.hourly_price
 
     def _end(self, end: End, message: str) -> None:
         """Have running trials write a checkpoint; start nothing more."""
@@ -508,6 +513,8 @@ class _Driver:
             self._finish_pruned(trial, ended.job, step)
         elif ended.how is How.OUT_OF_MEMORY:
             self._finish_failed(trial, ended, "MemoryLimitError", step)
+        elif ended.how is How.CANCELLED:
+            self._finish_failed(trial, ended, "CancelledError", step)
         elif trial.rung is not None and step >= trial.rung and ended.how is How.RETURNED:
             trial.status = TrialStatus.PAUSED
             self._log("paused", trial_id=ended.job.trial_id, step=trial.rung)

@@ -19,6 +19,9 @@ from tuning.errors import ConfigError, NotFoundError, nearest, shown
 SPACES = "search_spaces"
 """The folder that is no group of experiments."""
 
+NO_CHOICES = {"lightning": {"studio", "phases", "scheduler", "prices"}}
+"""Files of the cloud that stand in a group, and are no configurations of an experiment."""
+
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
 _PATH = rf"{_NAME}(?:/{_NAME}){{0,7}}"
 _PACKAGE = r"(?:@[A-Za-z0-9_.]{1,128})?"
@@ -81,7 +84,8 @@ def group_names(folders: Sequence[Path]) -> list[str]:
 def choices(folders: Sequence[Path], group: str) -> list[str]:
     """Return the names of the configurations in a group, or beside a file where it is empty."""
     paths = (path for f in folders if (f / group).is_dir() for path in (f / group).iterdir())
-    return sorted({path.stem for path in paths if path.suffix in SUFFIXES})
+    names = {path.stem for path in paths if path.suffix in SUFFIXES}
+    return sorted(names - NO_CHOICES.get(group, set()))
 
 
 # --- references ---------------------------------------------------------------------------------

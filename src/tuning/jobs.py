@@ -62,6 +62,8 @@ class How(StrEnum):
     """It made no progress and was killed."""
     OUT_OF_MEMORY = "out_of_memory"
     """It used more memory than it may and was killed."""
+    CANCELLED = "cancelled"
+    """A person ended it, where it ran."""
     DISK = "disk"
     """Its results could not be written."""
 

@@ -201,6 +201,37 @@ class StudyFolder:
 
 
 @dataclass(frozen=True, slots=True)
+class CloudTaskFolder:
+    """The files of one task in the cloud: its Studio, its jobs, what they cost."""
+
+    root: Path
+
+    @property
+    def studio(self) -> Path:
+        """Which Studio belongs to the task."""
+        return self.root / "studio.json"
+
+    @property
+    def phases(self) -> Path:
+        """A line for each machine that the Studio began or ended to have."""
+        return self.root / "phases.jsonl"
+
+    @property
+    def jobs(self) -> Path:
+        """A line for everything that happened to a job."""
+        return self.root / "jobs.jsonl"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the process that works on the Studio or submits jobs."""
+        return self.root / ".lock"
+
+    def output(self, job: str) -> Path:
+        """Return the folder of what a job without a study wrote."""
+        return self.root / "jobs" / checked_name(job, "job")
+
+
+@dataclass(frozen=True, slots=True)
 class TokenAnalysisFolder:
     """The files of the token analysis; the last one that ran."""
 
@@ -297,6 +328,15 @@ class ResultsRoot:
     def wandb(self) -> Path:
         """Offline runs of Weights & Biases, and what is known of each."""
         return self.root / "wandb"
+
+    @property
+    def cloud(self) -> Path:
+        """A folder for each task in the cloud."""
+        return self.root / "lightning"
+
+    def cloud_task(self, task: str) -> CloudTaskFolder:
+        """Return the folder of a task in the cloud."""
+        return CloudTaskFolder(self.cloud / checked_name(task, "task"))
 
     @property
     def token_analysis(self) -> TokenAnalysisFolder:

@@ -1,0 +1,222 @@
+"""The files of `configs/hyperparameters/lightning/`: Studio, phases, scheduler, prices. No SDK.
+
+Each is looked for in the user's folder of configurations first, then in ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
+
+from tuning.config import ExperimentConfig
+from tuning.documents import dotted, read_document
+from tuning.errors import ConfigError, NotFoundError, nearest, shown
+from tuning.paths import checked_name, shipped_config_dir
+from tuning.schema import Flag, Law, Number, Section, Text, law_of_error
+
+FOLDER = "lightning"
+MACHINES_OF_TIERS: Mapping[str, str] = {"cpu": "CPU", "t4": "T4", "a100": "A100"}
+STALE_DAYS = 30
+"""A price table older than this is warned of."""
+
+_Minutes = Annotated[Number, Field(gt=0, le=10_080)]
+_Seconds = Annotated[Number, Field(gt=0, le=86_400)]
+_Hours = Annotated[Number, Field(gt=0, le=1_000)]
+_Count = Annotated[int, Field(ge=1, le=1_000, strict=True)]
+_Price = Annotated[Number, Field(ge=0, le=10_000)]
+
+
+def _machine(name: str) -> str:
+    return name.strip().upper()
+
+
+MachineName = Annotated[Text, AfterValidator(_machine)]
+"""As the vendor's SDK calls it: T4, A100, H100_X_8."""
+
+
+def _mounted(path: str) -> str:
+    if not PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+        raise ValueError(f"must be an absolute path without .., got {shown(path)}")
+    return path.rstrip("/")
+
+
+def _on_drive(path: str) -> str:
+    parts = PurePosixPath(path).parts
+    if not parts or path.startswith("/") or ".." in parts:
+        raise ValueError(f"must be a path on the drive without / before it or .., got {path!r}")
+    return path.rstrip("/")
+
+
+class Deadlines(Section):
+    """Minutes after which a call of the cloud is given up."""
+
+    start: _Minutes = 15.0
+    switch: _Minutes = 20.0
+    command: _Minutes = 240.0
+    stop: _Minutes = 5.0
+    call: _Minutes = 2.0
+    """Of everything else."""
+
+
+class StudioSettings(Section):
+    """Where Studios live, and how their environment is made."""
+
+    teamspace: Text | None = None
+    cloud_account: Text | None = None
+    prefix: Annotated[Text, AfterValidator(lambda name: checked_name(name, "prefix"))] = "tuning"
+    python: Text = "python"
+    shared_folder: Annotated[Text, AfterValidator(_mounted)] = "/teamspace/lightning_storage/tuning"
+    drive_folder: Annotated[Text, AfterValidator(_on_drive)] = "lightning_storage/tuning"
+    setup: tuple[Text, ...] = ("{python} -m pip install --quiet --constraint {constraints} .",)
+    sleep_after_minutes: _Minutes = 10.0
+    deadlines: Deadlines = Deadlines()
+
+
+class Phase(Section):
+    """A part of a task, on its machine."""
+
+    machine: MachineName
+    hours: _Hours
+    """That a plan counts with."""
+
+
+def _bounds(least: int, most: int) -> str | None:
+    return None if least <= most else f"min_jobs must be at most max_jobs, got {least} > {most}"
+
+
+class SchedulerSettings(Section):
+    """How jobs are run."""
+
+    laws = (Law(("min_jobs", "max_jobs"), _bounds),)
+
+    min_jobs: _Count = 1
+    max_jobs: _Count = 4
+    max_jobs_on: Mapping[MachineName, _Count] = {}
+    spot: Flag = False
+    max_preemptions: Annotated[int, Field(ge=0, le=100, strict=True)] = 2
+    max_hours: _Hours = 24.0
+    retries: Annotated[int, Field(ge=0, le=100, strict=True)] = 2
+    poll_seconds: _Seconds = 10.0
+    pull_seconds: _Seconds = 30.0
+    capacity_minutes: _Minutes = 60.0
+    unreachable_minutes: _Minutes = 30.0
+
+
+class PriceTable(Section):
+    """What machines cost an hour, by cloud, as it was known on a day."""
+
+    as_of: date
+    source: Text
+    verified: Flag = False
+    machines: Mapping[MachineName, Mapping[Text, _Price]]
+
+    def per_hour(self, machine: str, cloud: str | None = None) -> float:
+        """Return US dollars an hour: of a cloud, else the most that any asks.
+
+        Raises:
+            NotFoundError: The table does not have the machine.
+        """
+        prices = self.machines.get(_machine(machine))
+        if not prices:
+            raise NotFoundError(
+                f"no price of machine {shown(machine)} in prices.yaml; "
+                f"{nearest(_machine(machine), self.machines)}"
+            )
+        return prices.get(cloud or "", max(prices.values()))
+
+    def days_old(self, today: date | None = None) -> int:
+        """Return the age of the table in days."""
+        return ((today or datetime.now(UTC).date()) - self.as_of).days
+
+    @property
+    def says(self) -> str:
+        """What a reader of a cost must know of its basis."""
+        text = f"prices as of {self.as_of}{'' if self.verified else ', not verified'}"
+        if self.days_old() > STALE_DAYS:
+            text += (
+                f"; they are {self.days_old()} days old: check them, and edit "
+                f"configs/hyperparameters/{FOLDER}/prices.yaml"
+            )
+        return text
+
+
+class CloudSettings(Section):
+    """All of it."""
+
+    studio: StudioSettings
+    phases: Mapping[Text, Phase]
+    scheduler: SchedulerSettings
+    prices: PriceTable
+
+    def phase(self, name: str) -> Phase:
+        """Return a phase by its name.
+
+        Raises:
+            NotFoundError: There is none.
+        """
+        if name not in self.phases:
+            known = nearest(name, self.phases)
+            raise NotFoundError(f"no phase {shown(name)} in phases.yaml; {known}")
+        return self.phases[name]
+
+
+def read_settings(config_dirs: Sequence[Path] = ()) -> CloudSettings:
+    """Read the files of the cloud.
+
+    Args:
+        config_dirs: Folders of the user's own, searched before ours.
+
+    Raises:
+        ConfigError: A file breaks a law; all that do in one file are reported together.
+    """
+    return CloudSettings(
+        studio=_read("studio", StudioSettings, config_dirs),
+        phases=_read("phases", Mapping[Text, Phase], config_dirs),
+        scheduler=_read("scheduler", SchedulerSettings, config_dirs),
+        prices=_read("prices", PriceTable, config_dirs),
+    )
+
+
+def settings_file(name: str, config_dirs: Sequence[Path]) -> Path:
+    """Return a file of the cloud: the user's, or ours."""
+    folders = [*config_dirs, shipped_config_dir()]
+    candidates = [folder / FOLDER / f"{name}.yaml" for folder in folders]
+    return next((path for path in candidates if path.is_file()), candidates[-1])
+
+
+def _read(name: str, kind: Any, config_dirs: Sequence[Path]) -> Any:
+    document = read_document(settings_file(name, config_dirs))
+    try:
+        return TypeAdapter(kind).validate_python(document.data)
+    except ValidationError as error:
+        lines = [_explain(e, kind, document) for e in error.errors()]
+        raise ConfigError("\n".join(dict.fromkeys(lines))) from error
+
+
+def _explain(error: Any, kind: Any, document: Any) -> str:
+    location = tuple(error["loc"])
+    head = f"{document.place(location)}: {dotted(location)}: "
+    if error["type"] == "extra_forbidden":
+        inner = kind if len(location) == 1 else Deadlines if location[0] == "deadlines" else Phase
+        known = getattr(inner, "model_fields", {})
+        return f"{head}no such key; {nearest(str(location[-1]), known)}"
+    return head + law_of_error(error)
+
+
+# --- machines ------------------------------------------------------------------------------------
+
+
+def machine_for(config: ExperimentConfig) -> str:
+    """Return the cloud machine that a configuration runs on: the one it names, or its tier's."""
+    lightning = config.lightning_config
+    return _machine(lightning.machine or MACHINES_OF_TIERS[lightning.gpu_tier])
+
+
+def family_of(machine: str) -> str | None:
+    """Return how a machine's GPU calls itself in part, or None for one without: A100, T4, H100."""
+    family = _machine(machine).split("_")[0]
+    return None if family in ("CPU", "DATA") else {"RTXP": "RTX"}.get(family, family)

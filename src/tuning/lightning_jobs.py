@@ -1,0 +1,890 @@
+"""Jobs of the cloud: planned, ordered, submitted once, watched, metered, and found again.
+
+The ledger of a task is the truth: a line before every submission, and one after it. Who is killed
+in between finds the job by its name when started again. Nothing here knows of trainings; what a job
+does travels as text, and what it is worth is told as a number.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import re
+import secrets
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Annotated, Any, Protocol
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from tuning import files
+from tuning.cloud_settings import CloudSettings, MachineName
+from tuning.errors import (
+    CapacityError,
+    CloudError,
+    ConfigError,
+    NotFoundError,
+    ResultsError,
+    UnreachableError,
+    nearest,
+    shown,
+)
+from tuning.lightning_integration import JobPhase, JobState, Offer, Order
+from tuning.paths import CloudTaskFolder, checked_name
+
+
+def _job_name(name: str) -> str:
+    return checked_name(name, "job")
+
+
+class JobSpec(BaseModel):
+    """One job, as it is asked for."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Annotated[str, AfterValidator(_job_name)]
+    command: str
+    machine: MachineName
+    env: Mapping[str, str] = {}
+    """Never a secret."""
+    needs: tuple[str, ...] = ()
+    """Jobs that must have been done before."""
+    priority: float = 0.0
+    """Expected impact; the higher goes first."""
+    why: str = ""
+    """What the priority rests on."""
+    hours: float | None = None
+    """That it is expected to take; None where nothing is known."""
+    max_hours: Annotated[float, Field(gt=0)] = 24.0
+    """After which its machine ends it."""
+    retries: Annotated[int, Field(ge=0)] = 0
+    """Times that it is submitted again after its machine was lost."""
+    spot: bool = False
+    identity: str = ""
+    """Of two jobs of one name, those with equal identity are the same work."""
+
+
+class Stage(StrEnum):
+    """How far a job has come."""
+
+    WAITING = "waiting"
+    SUBMITTED = "submitted"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    """Of its own fault, or because its machine was lost once too often."""
+    LOST = "lost"
+    """Its machine was taken away, and it may not be submitted again."""
+    CANCELLED = "cancelled"
+    SKIPPED = "skipped"
+    """What it needs was not done."""
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the cloud has it, as far as is known."""
+        return self in (Stage.SUBMITTED, Stage.RUNNING)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more will happen to it."""
+        return not self.is_live and self is not Stage.WAITING
+
+
+@dataclass(slots=True, kw_only=True)
+class Submission:
+    """One time that a job was given to the cloud."""
+
+    number: int
+    cloud_name: str
+    machine: str
+    per_hour: float
+    spot: bool
+    env: Mapping[str, str] = field(default_factory=dict)
+    cloud_id: str | None = None
+    """None until the cloud has said that it has it."""
+    at: float = 0.0
+    started: float | None = None
+    stopped: float | None = None
+    metered: float = 0.0
+    """US dollars, from its time and its price."""
+    settled: float | None = None
+    """US dollars, by the cloud, once they move no more."""
+
+    def seconds(self, now: float) -> float:
+        """Return how long it has had its machine."""
+        if self.started is None:
+            return 0.0
+        return max(0.0, (self.stopped if self.stopped is not None else now) - self.started)
+
+    def cost(self, now: float) -> float:
+        """Return US dollars: settled, else metered so far."""
+        if self.settled is not None:
+            return self.settled
+        return max(self.metered, self.seconds(now) * self.per_hour / 3600)
+
+
+@dataclass(slots=True)
+class JobRun:
+    """A job and what has become of it."""
+
+    spec: JobSpec
+    place: int = 0
+    """In the order in which jobs were planned."""
+    stage: Stage = Stage.WAITING
+    submissions: list[Submission] = field(default_factory=list)
+    message: str = ""
+    num_lost: int = 0
+    """Times that its machine was taken away."""
+    not_before: float = 0.0
+    refused_since: float | None = None
+    """When the cloud first had no machine for it, in a row."""
+    is_cancelled: bool = False
+    unseen_since: float | None = None
+    """When its outcome was first missed."""
+    settling: list[float] = field(default_factory=list)
+    outcome: Outcome | None = None
+
+    @property
+    def current(self) -> Submission | None:
+        """The newest submission."""
+        return self.submissions[-1] if self.submissions else None
+
+    def cost(self, now: float) -> float:
+        """Return US dollars of all its submissions."""
+        return sum(submission.cost(now) for submission in self.submissions)
+
+    def estimate(self, price_of: Callable[[str], float]) -> float | None:
+        """Return US dollars that it is expected to cost, or None where nothing is known."""
+        return None if self.spec.hours is None else self.spec.hours * price_of(self.spec.machine)
+
+
+class Outcome(BaseModel):
+    """What a job says of itself when it ends; a job whose machine was lost says nothing."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    is_well: bool
+    message: str = ""
+    trials: dict[str, tuple[str, str]] = {}
+    """Of a job with trials: how each ended, and a message."""
+    manifest: str = ""
+    """SHA-256 of the list of what it left, so that an older list is not taken for the last."""
+
+
+class JobsOfCloud(Protocol):
+    """What a scheduler wants of the cloud; `lightning_integration.Cloud` has it."""
+
+    def submit(self, order: Order, studio: str) -> JobState:
+        """Submit a job."""
+
+    def job(self, name: str) -> JobState | None:
+        """Return a job by its name."""
+
+    def jobs(self) -> list[JobState]:
+        """Return the jobs that there are."""
+
+    def stop_job(self, name: str) -> None:
+        """Stop a job."""
+
+    def remove_job(self, name: str) -> None:
+        """Stop and delete a job."""
+
+    def offers(self) -> list[Offer]:
+        """Return the machines that can be had."""
+
+
+# --- the order of jobs --------------------------------------------------------------------------
+
+
+def check_needs(specs: Sequence[JobSpec]) -> None:
+    """Refuse jobs that need one that there is not, or each other.
+
+    Raises:
+        ConfigError: They do; a circle is told in full.
+    """
+    by_name = {spec.name: spec for spec in specs}
+    if len(by_name) < len(specs):
+        names = [spec.name for spec in specs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ConfigError(f"two jobs are called {twice}; a job has a name of its own")
+    for spec in specs:
+        for need in spec.needs:
+            if need not in by_name:
+                hint = nearest(need, by_name)
+                raise ConfigError(f"job {spec.name} needs {shown(need)}, which is no job; {hint}")
+    _refuse_circles(by_name)
+
+
+def _refuse_circles(by_name: Mapping[str, JobSpec]) -> None:
+    done: set[str] = set()
+    for first in by_name:
+        path: list[str] = []
+        # Depth first, without recursion: a chain may be long.
+        stack: list[tuple[str, bool]] = [(first, False)]
+        while stack:
+            name, is_left = stack.pop()
+            if is_left:
+                path.pop()
+                done.add(name)
+                continue
+            if name in path:
+                circle = " -> ".join([*path[path.index(name) :], name])
+                raise ConfigError(f"jobs need each other in a circle: {circle}")
+            if name in done:
+                continue
+            path.append(name)
+            stack.append((name, True))
+            stack.extend((need, False) for need in by_name[name].needs)
+
+
+def precedence(spec: JobSpec, place: int, cost: float | None) -> tuple[float, float, int]:
+    """Return by what jobs are sorted: expected impact, then cheap first, then as they were planned.
+
+    A job of unknown cost comes behind those whose cost is known.
+    """
+    return (-spec.priority, float("inf") if cost is None else cost, place)
+
+
+def in_order(specs: Sequence[JobSpec], price_of: Callable[[str], float]) -> list[JobSpec]:
+    """Return jobs in the order in which one machine would run them: each after what it needs.
+
+    Raises:
+        ConfigError: One needs a job that there is not, or they need each other.
+    """
+    check_needs(specs)
+    waits = {spec.name: set(spec.needs) for spec in specs}
+    heap: list[tuple[tuple[float, float, int], JobSpec]] = []
+    places = {spec.name: place for place, spec in enumerate(specs)}
+
+    def offer(spec: JobSpec) -> None:
+        cost = None if spec.hours is None else spec.hours * price_of(spec.machine)
+        heapq.heappush(heap, (precedence(spec, places[spec.name], cost), spec))
+
+    for spec in specs:
+        if not waits[spec.name]:
+            offer(spec)
+    found: list[JobSpec] = []
+    while heap:
+        spec = heapq.heappop(heap)[1]
+        found.append(spec)
+        for other in specs:
+            if spec.name in waits[other.name]:
+                waits[other.name].discard(spec.name)
+                if not waits[other.name]:
+                    offer(other)
+    return found
+
+
+# --- the ledger ---------------------------------------------------------------------------------
+
+_NUMBER = (int, float)
+_EVENTS: Mapping[str, Mapping[str, Any]] = {
+    "begun": {"id": str},
+    "planned": {"job": str, "spec": dict},
+    "submitting": {
+        "job": str,
+        "number": int,
+        "cloud_name": str,
+        "machine": str,
+        "per_hour": _NUMBER,
+    },
+    "submitted": {"job": str, "cloud_name": str, "cloud_id": str},
+    "running": {"job": str, "started": _NUMBER},
+    "lost": {"job": str, "message": str},
+    "waiting": {"job": str},
+    "ended": {"job": str, "stage": str},
+    "settled": {"job": str, "number": int, "cost": _NUMBER},
+}
+"""What lines of the ledger must hold; of others nothing is read."""
+
+
+def _check_line(line: Mapping[str, Any]) -> None:
+    files.check_types(line, {"event": str, "at": _NUMBER})
+    files.check_types(line, _EVENTS.get(line["event"], {}))
+    if line["event"] == "ended" and line["stage"] not in list(Stage):
+        raise ValueError(f"stage is {shown(line['stage'])}")
+
+
+@dataclass
+class Ledger:
+    """All jobs of a task, as its file tells them."""
+
+    folder: CloudTaskFolder
+    id: str = ""
+    """Makes the names of its jobs its own in a teamspace."""
+    runs: dict[str, JobRun] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, folder: CloudTaskFolder) -> Ledger:
+        """Read the ledger of a task; an empty one where there is none.
+
+        Raises:
+            ResultsError: It is damaged.
+        """
+        ledger = cls(folder)
+        for line in files.read_json_lines(folder.jobs, _check_line):
+            try:
+                ledger._apply(line)
+            except (ValidationError, KeyError) as error:
+                raise ResultsError(f"{folder.jobs} is damaged: {error}") from error
+        return ledger
+
+    def note(self, event: str, **values: Any) -> None:
+        """Write a line, and take it in.
+
+        Raises:
+            ResultsError: The disk refuses.
+        """
+        line = {"event": event, "at": time.time(), **values}
+        files.append_json_line(self.folder.jobs, line)
+        self._apply(line)
+
+    def begin(self) -> None:
+        """Give the task its id, once."""
+        if not self.id:
+            self.note("begun", id=secrets.token_hex(3))
+
+    def cost(self, now: float | None = None) -> float:
+        """Return US dollars of all jobs so far."""
+        return sum(run.cost(time.time() if now is None else now) for run in self.runs.values())
+
+    def _apply(self, line: Mapping[str, Any]) -> None:
+        kind = line["event"]
+        if kind == "begun":
+            self.id = line["id"]
+        elif kind == "planned":
+            spec = JobSpec.model_validate(line["spec"])
+            known = self.runs.get(spec.name)
+            if known is None:
+                self.runs[spec.name] = JobRun(spec, place=len(self.runs))
+            else:
+                known.spec, known.stage = spec, Stage.WAITING
+                known.is_cancelled, known.outcome, known.message = False, None, ""
+        elif kind in _EVENTS:
+            _APPLY[kind](self.runs[line["job"]], line)
+
+
+def _submitting(run: JobRun, line: Mapping[str, Any]) -> None:
+    run.stage, run.unseen_since = Stage.SUBMITTED, None
+    run.submissions.append(
+        Submission(
+            number=line["number"],
+            cloud_name=line["cloud_name"],
+            machine=line["machine"],
+            per_hour=line["per_hour"],
+            spot=bool(line.get("spot")),
+            env=run.spec.env,
+            at=line["at"],
+        )
+    )
+
+
+def _submitted(run: JobRun, line: Mapping[str, Any]) -> None:
+    submission = run.submissions[-1]
+    submission.cloud_name, submission.cloud_id = line["cloud_name"], line["cloud_id"]
+
+
+def _running(run: JobRun, line: Mapping[str, Any]) -> None:
+    run.stage = Stage.RUNNING
+    run.submissions[-1].started = line["started"]
+
+
+def _lost(run: JobRun, line: Mapping[str, Any]) -> None:
+    run.num_lost += 1
+    run.message = line["message"]
+
+
+def _waiting(run: JobRun, line: Mapping[str, Any]) -> None:
+    """Take back a submission: it was refused, or is to be made again."""
+    run.stage = Stage.WAITING
+    run.message = line.get("message") or run.message
+    _close(run, line)
+
+
+def _ended(run: JobRun, line: Mapping[str, Any]) -> None:
+    run.stage = Stage(line["stage"])
+    run.message = line.get("message") or ""
+    _close(run, line)
+
+
+def _close(run: JobRun, line: Mapping[str, Any]) -> None:
+    if run.submissions:
+        last = run.submissions[-1]
+        if last.stopped is None:
+            last.started = line.get("started") or last.started
+            last.stopped = line.get("stopped") or line["at"]
+            last.metered = last.seconds(last.stopped) * last.per_hour / 3600
+
+
+def _settled(run: JobRun, line: Mapping[str, Any]) -> None:
+    for submission in run.submissions:
+        if submission.number == line["number"]:
+            submission.settled = line["cost"]
+
+
+_APPLY: Mapping[str, Callable[[JobRun, Mapping[str, Any]], None]] = {
+    "submitting": _submitting,
+    "submitted": _submitted,
+    "running": _running,
+    "lost": _lost,
+    "waiting": _waiting,
+    "ended": _ended,
+    "settled": _settled,
+}
+
+
+# --- the scheduler ------------------------------------------------------------------------------
+
+
+class Scheduler:
+    """Runs the jobs of a task, so many at once; the caller holds the task's lock.
+
+    `step` does what can be done now and never waits. The order is that of `precedence`; a job
+    that the cloud has no machine for lets the next one go first.
+    """
+
+    def __init__(
+        self,
+        cloud: JobsOfCloud,
+        settings: CloudSettings,
+        folder: CloudTaskFolder,
+        studio: str,
+        *,
+        outcome_of: Callable[[JobRun], Outcome | None],
+        auto_scale: bool = True,
+        max_jobs: int | None = None,
+        max_cost: float | None = None,
+        said: Callable[[str], None] = lambda message: None,
+    ) -> None:
+        """Take up what the ledger knows: jobs that still run are adopted.
+
+        Args:
+            cloud: Where jobs run.
+            settings: Bounds, patience, prices.
+            folder: Of the task.
+            studio: Whose environment jobs have.
+            outcome_of: Reads what a job said when it ended; None where it said nothing (yet).
+            auto_scale: Let the number at once follow what waits, between both bounds; else it is
+                the lower bound.
+            max_jobs: The upper bound, if not that of the settings.
+            max_cost: US dollars after which nothing more is submitted.
+            said: Told of what a person should know.
+
+        Raises:
+            ResultsError: The ledger is damaged.
+        """
+        self.cloud, self.settings, self.studio = cloud, settings, studio
+        self.ledger = Ledger.read(folder)
+        self.ledger.begin()
+        self._outcome_of, self._said = outcome_of, said
+        bounds = settings.scheduler
+        self._most = (max_jobs or bounds.max_jobs) if auto_scale else bounds.min_jobs
+        self._least = min(bounds.min_jobs, self._most)
+        self._room = self._most
+        """So many machines could be had lately."""
+        self._room_until = 0.0
+        self.max_cost = max_cost
+        self._looked = 0.0
+        self._silent_since: float | None = None
+        self._prices: dict[str, Offer] = {}
+        self._prices_at = 0.0
+
+    # --- what is asked ----------------------------------------------------------------------------
+
+    def add(self, spec: JobSpec) -> JobRun:
+        """Have a job run; one of the same name and identity that the cloud has is adopted.
+
+        Returns:
+            The job. Where an earlier one of that name is over it begins anew.
+
+        Raises:
+            ResultsError: The disk refuses.
+        """
+        known = self.ledger.runs.get(spec.name)
+        if known is not None and not known.stage.is_over:
+            if known.spec.identity == spec.identity:
+                return known
+            self._remove(known, "another job of its name is asked for")
+        self.ledger.note("planned", job=spec.name, spec=spec.model_dump(mode="json"))
+        return self.ledger.runs[spec.name]
+
+    def cancel(self, name: str) -> None:
+        """Stop a job; `step` tells of its end."""
+        run = self.ledger.runs[name]
+        run.is_cancelled = True
+        self._looked = 0.0
+
+    def stop_all(self, message: str) -> None:
+        """Stop every job that runs or waits, as far as the cloud can be reached.
+
+        Raises:
+            CloudError: A job may still run.
+        """
+        failed: list[str] = []
+        for run in self.ledger.runs.values():
+            if run.stage.is_over:
+                continue
+            try:
+                self._remove(run, message)
+            except CloudError as error:
+                failed.append(f"{run.spec.name}: {error}")
+        if failed:
+            raise CloudError("jobs may still run: " + "; ".join(failed))
+
+    @property
+    def at_once(self) -> int:
+        """Jobs that may be live at once, as far as is known now."""
+        if time.time() > self._room_until:
+            self._room = self._most
+        return max(self._least, min(self._room, self._most))
+
+    @property
+    def live(self) -> list[JobRun]:
+        """The jobs that the cloud has."""
+        return [run for run in self.ledger.runs.values() if run.stage.is_live]
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether every job is over."""
+        return all(run.stage.is_over for run in self.ledger.runs.values())
+
+    @property
+    def is_over_budget(self) -> bool:
+        """Whether the jobs have cost as much as they may."""
+        return self.max_cost is not None and self.ledger.cost() >= self.max_cost
+
+    def price_of(self, machine: str) -> float:
+        """Return US dollars an hour: today's where they are known, else the table's.
+
+        Raises:
+            NotFoundError: Neither knows the machine.
+        """
+        offer = self._prices.get(machine)
+        if offer is not None and offer.per_hour is not None:
+            return offer.per_hour
+        return self.settings.prices.per_hour(machine)
+
+    # --- one step ---------------------------------------------------------------------------------
+
+    def step(self) -> list[JobRun]:
+        """Look at live jobs, submit what may be; return the jobs that ended.
+
+        Raises:
+            UnreachableError: The cloud has been silent for too long. Jobs go on; the same command
+                adopts them later.
+            CloudError: The cloud refuses a job, or the key.
+        """
+        ended: list[JobRun] = []
+        now = time.time()
+        try:
+            if now - self._looked >= self.settings.scheduler.poll_seconds:
+                self._looked = now
+                self._look(ended)
+            self._fill(ended)
+        except UnreachableError as error:
+            self._bear(error)
+        else:
+            if self._silent_since is not None:
+                self._said("Lightning.AI answers again")
+                self._silent_since = None
+        return ended
+
+    def _bear(self, error: UnreachableError) -> None:
+        """Put up with a silent cloud for a while.
+
+        Raises:
+            UnreachableError: It has been too long.
+        """
+        now = time.time()
+        if self._silent_since is None:
+            self._silent_since = now
+            self._said(f"{error}; jobs go on, and are asked for again")
+        elif now - self._silent_since > 60 * self.settings.scheduler.unreachable_minutes:
+            raise error
+
+    def _look(self, ended: list[JobRun]) -> None:
+        for run in self.live:
+            if run.is_cancelled:
+                self._stop(run)
+            self._look_at(run, ended)
+        for run in list(self.ledger.runs.values()):
+            if run.is_cancelled and run.stage is Stage.WAITING:
+                self._end(run, Stage.CANCELLED, "cancelled", ended)
+        self._settle()
+
+    def _look_at(self, run: JobRun, ended: list[JobRun]) -> None:
+        submission = run.current
+        assert submission is not None
+        state = self.cloud.job(submission.cloud_name)
+        if state is None:
+            if submission.cloud_id is None:
+                # Its submission was never heard of: it is made again, under the same name.
+                self.ledger.note("waiting", job=run.spec.name)
+            else:
+                self._lose(run, None, "the cloud does not know it any more", ended)
+            return
+        if submission.cloud_id is None:
+            self._take(run, state)
+        if state.phase is JobPhase.RUNNING and run.stage is not Stage.RUNNING:
+            self.ledger.note("running", job=run.spec.name, started=state.started or time.time())
+        if state.phase.is_over:
+            self._finish(run, state, ended)
+
+    def _take(self, run: JobRun, state: JobState) -> None:
+        self.ledger.note("submitted", job=run.spec.name, cloud_name=state.name, cloud_id=state.id)
+
+    def _finish(self, run: JobRun, state: JobState, ended: list[JobRun]) -> None:
+        """Take in a job that is over."""
+        if run.is_cancelled or state.phase is JobPhase.STOPPED:
+            by = "cancelled" if run.is_cancelled else "stopped from outside, in the cloud"
+            self._end(run, Stage.CANCELLED, by, ended, state)
+            return
+        run.outcome = self._outcome_of(run)
+        if run.outcome is not None:
+            stage = Stage.DONE if run.outcome.is_well else Stage.FAILED
+            self._end(run, stage, run.outcome.message, ended, state)
+        elif state.phase is JobPhase.COMPLETED and not self._has_waited(run):
+            # Files land late.
+            return
+        else:
+            self._lose(run, state, state.message or "it ended without a word", ended)
+
+    def _has_waited(self, run: JobRun) -> bool:
+        if run.unseen_since is None:
+            run.unseen_since = time.time()
+        return time.time() - run.unseen_since > _LANDING_SECONDS
+
+    def _lose(self, run: JobRun, state: JobState | None, message: str, ended: list[JobRun]) -> None:
+        """Submit a job again whose machine was lost, or give it up."""
+        self.ledger.note("lost", job=run.spec.name, message=message)
+        if run.num_lost <= run.spec.retries:
+            self._said(f"{run.spec.name}: {message}; it is submitted again")
+            self.ledger.note("waiting", job=run.spec.name, **_times(state))
+            return
+        self._end(run, Stage.LOST, message, ended, state)
+
+    def _end(
+        self,
+        run: JobRun,
+        stage: Stage,
+        message: str,
+        ended: list[JobRun],
+        state: JobState | None = None,
+    ) -> None:
+        self.ledger.note(
+            "ended", job=run.spec.name, stage=stage.value, message=message, **_times(state)
+        )
+        ended.append(run)
+
+    def _stop(self, run: JobRun) -> None:
+        assert run.current is not None
+        self.cloud.stop_job(run.current.cloud_name)
+
+    def _remove(self, run: JobRun, message: str) -> None:
+        """End a job now, whatever it does."""
+        if run.stage.is_live:
+            self._stop(run)
+            assert run.current is not None
+            state = self.cloud.job(run.current.cloud_name)
+            self._end(run, Stage.CANCELLED, message, [], state)
+        else:
+            self._end(run, Stage.CANCELLED, message, [])
+
+    # --- submissions ------------------------------------------------------------------------------
+
+    def _fill(self, ended: list[JobRun]) -> None:
+        self._skip(ended)
+        if self.is_over_budget:
+            return
+        now = time.time()
+        for run in self._ready():
+            if len(self.live) >= self.at_once:
+                return
+            if run.not_before <= now and self._has_room_on(run.spec.machine):
+                self._submit(run, ended)
+
+    def _ready(self) -> list[JobRun]:
+        """Return the jobs that nothing keeps from running, the most worth first."""
+        waiting = [r for r in self.ledger.runs.values() if r.stage is Stage.WAITING]
+        ready = [r for r in waiting if all(self._is_done(need) for need in r.spec.needs)]
+        return sorted(ready, key=lambda r: precedence(r.spec, r.place, r.estimate(self.price_of)))
+
+    def _is_done(self, name: str) -> bool:
+        return self.ledger.runs[name].stage is Stage.DONE
+
+    def _has_room_on(self, machine: str) -> bool:
+        most = self.settings.scheduler.max_jobs_on.get(machine)
+        used = sum(r.current is not None and r.current.machine == machine for r in self.live)
+        return most is None or used < most
+
+    def _skip(self, ended: list[JobRun]) -> None:
+        """Leave out what needs a job that was not done, and what needs that, and so on."""
+        again = True
+        while again:
+            again = False
+            for run in self.ledger.runs.values():
+                if run.stage is not Stage.WAITING:
+                    continue
+                broken = [n for n in run.spec.needs if self._is_broken(n)]
+                if broken:
+                    stage = self.ledger.runs[broken[0]].stage.value
+                    self._end(run, Stage.SKIPPED, f"{broken[0]} was {stage}", ended)
+                    again = True
+
+    def _is_broken(self, name: str) -> bool:
+        stage = self.ledger.runs[name].stage
+        return stage.is_over and stage is not Stage.DONE
+
+    def _submit(self, run: JobRun, ended: list[JobRun]) -> None:
+        spec = run.spec
+        self._refresh_prices()
+        spot = spec.spot and run.num_lost < max(1, self.settings.scheduler.max_preemptions)
+        offer = self._prices.get(spec.machine)
+        if spot and (offer is None or offer.spot_per_hour is None):
+            spot = False
+        price = offer.spot_per_hour if spot and offer else None
+        number = len({s.cloud_name for s in run.submissions}) + 1
+        last = run.current
+        if last is not None and last.cloud_id is None:
+            # Nobody has heard of it: the name is still free, or it is the very job.
+            number, name = last.number, last.cloud_name
+            run.submissions.pop()
+        else:
+            name = self._cloud_name(spec.name, number)
+        self.ledger.note(
+            "submitting",
+            job=spec.name,
+            number=number,
+            cloud_name=name,
+            machine=spec.machine,
+            per_hour=self.price_of(spec.machine) if price is None else price,
+            spot=spot,
+        )
+        order = Order(
+            name=name, command=spec.command, machine=spec.machine, env=spec.env, spot=spot
+        )
+        try:
+            state = self.cloud.submit(order, self.studio)
+        except CapacityError as error:
+            self._refused(run, error, ended)
+            return
+        except (UnreachableError, NotFoundError):
+            raise
+        except CloudError as error:
+            self._end(run, Stage.FAILED, f"the cloud refuses it: {error}", ended)
+            return
+        if run.refused_since is not None:
+            self._said(f"{spec.name} has its {spec.machine} now")
+            run.refused_since = None
+        self._take(run, state)
+
+    def _refused(self, run: JobRun, error: CapacityError, ended: list[JobRun]) -> None:
+        now = time.time()
+        since = run.refused_since or now
+        # Nothing was submitted: the line before it is taken back.
+        self.ledger.note("waiting", job=run.spec.name, message=str(error))
+        run.submissions.pop()
+        run.refused_since = since
+        self._room = max(self._least, len(self.live))
+        pause = min(_REFUSED_SECONDS, 6 * self.settings.scheduler.poll_seconds)
+        run.not_before = self._room_until = now + pause
+        patience = self.settings.scheduler.capacity_minutes
+        if now - since > 60 * patience:
+            text = f"no {run.spec.machine} could be had for {patience:g} minutes"
+            self._end(run, Stage.FAILED, text, ended)
+        elif since == now:
+            self._said(f"{run.spec.name} waits: {error}")
+
+    def _refresh_prices(self) -> None:
+        now = time.time()
+        if now - self._prices_at < _PRICES_SECONDS:
+            return
+        found: dict[str, Offer] = {}
+        for offer in self.cloud.offers():
+            known = found.get(offer.machine)
+            if known is None or (offer.per_hour or 0) < (known.per_hour or 0):
+                found[offer.machine] = offer
+        self._prices, self._prices_at = found, now
+
+    def _cloud_name(self, job: str, number: int) -> str:
+        """Return the name under which the cloud has a submission: unique in a teamspace."""
+        task = self.ledger.folder.root.name
+        plain = re.sub(r"[^a-z0-9]+", "-", f"{task}-{job}".lower()).strip("-")
+        if len(plain) > _NAME_LENGTH:
+            plain = f"{plain[: _NAME_LENGTH - 9]}-{hashlib.sha256(plain.encode()).hexdigest()[:8]}"
+        return f"{plain}-{self.ledger.id}-r{number}"
+
+    # --- the end ----------------------------------------------------------------------------------
+
+    def _settle(self) -> None:
+        """Ask what jobs that are over cost in the end: three equal answers in a row."""
+        for run in self.ledger.runs.values():
+            last = run.current
+            if not run.stage.is_over or last is None or last.settled is not None:
+                continue
+            if last.cloud_id is None:
+                continue
+            state = self.cloud.job(last.cloud_name)
+            if state is None:
+                continue
+            run.settling = [*run.settling[-2:], state.cost]
+            if len(run.settling) == 3 and state.cost > 0 and len(set(run.settling)) == 1:
+                self.ledger.note(
+                    "settled", job=run.spec.name, number=last.number, cost=round(state.cost, 6)
+                )
+
+    def settle(self, seconds: float) -> bool:
+        """Ask for final costs for so many seconds; return whether all are known."""
+        until = time.time() + seconds
+        while True:
+            try:
+                self._settle()
+            except CloudError:
+                return False
+            open_ = [r for r in self.ledger.runs.values() if r.stage.is_over and _is_unsettled(r)]
+            if not open_ or time.time() >= until:
+                return not open_
+            time.sleep(min(self.settings.scheduler.poll_seconds, max(0.0, until - time.time())))
+
+    def remove_strays(self) -> list[str]:
+        """Stop and delete jobs of this task's names that the ledger does not know; return them.
+
+        Raises:
+            CloudError: The cloud does not answer.
+        """
+        ours = {s.cloud_name for run in self.ledger.runs.values() for s in run.submissions}
+        strays = [state.name for state in self.cloud.jobs() if _is_stray(state.name, ours)]
+        for name in strays:
+            self._said(f"job {name} is a second one of a lost answer, and is removed")
+            self.cloud.remove_job(name)
+        return strays
+
+
+def _is_unsettled(run: JobRun) -> bool:
+    last = run.current
+    return last is not None and last.cloud_id is not None and last.settled is None
+
+
+def _is_stray(name: str, ours: Iterable[str]) -> bool:
+    """Whether the cloud made a name for a repeated request: ours, a hyphen and a number."""
+    return any(
+        name != own and name.startswith(f"{own}-") and name[len(own) + 1 :].isdigit()
+        for own in ours
+    ) and name not in set(ours)
+
+
+def _times(state: JobState | None) -> dict[str, float]:
+    if state is None:
+        return {}
+    found = {"started": state.started, "stopped": state.stopped}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+_LANDING_SECONDS = 60.0
+"""For which the outcome of a completed job may be under way."""
+_REFUSED_SECONDS = 60.0
+"""Until a machine is asked for again that nobody had."""
+_PRICES_SECONDS = 300.0
+_NAME_LENGTH = 44
