@@ -11,8 +11,8 @@ import contextlib
 import json
 import os
 import re
-import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +22,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
+
+import psutil
 
 KEY, USER, OWNER, TEAMSPACE = "k" * 36, "u-1", "tester", "research"
 PROJECT, CLOUD = "p-1", "cloud-1"
@@ -162,6 +164,7 @@ class Cloud:
     """Given method and path, a status to answer with instead of acting."""
     lost: list[str] = field(default_factory=list)
     """Patterns of requests that are acted on once, and whose answer is a 502."""
+    secrets: dict[str, str] = field(default_factory=dict)
     is_dead: bool = False
     """Connections are closed without an answer."""
     lock: threading.RLock = field(default_factory=threading.RLock)
@@ -211,8 +214,7 @@ class Cloud:
         env = {
             **{k: v for k, v in os.environ.items() if not k.startswith("LIGHTNING_")},
             "LIGHTNING_ARTIFACTS_DIR": str(artifacts),
-            "LOOPBACK_MACHINE": machine,
-            "LOOPBACK_SHARED": str(self.shared),
+            **self.machine_env(machine),
             **own,
         }
         log = (job.folder / "log.txt").open("ab")
@@ -226,6 +228,19 @@ class Cloud:
         )
         job.state, job.started = "running", now
 
+    def machine_env(self, machine: str) -> dict[str, str]:
+        """Return what a process on a machine sees: its GPU's tool, and the drive."""
+        tools = self.root / "tools" / machine
+        tools.mkdir(parents=True, exist_ok=True)
+        smi = tools / "nvidia-smi"
+        if not smi.exists():
+            name = {"T4": "Tesla T4", "A100": "NVIDIA A100-SXM4-80GB"}.get(FAMILY[machine], machine)
+            says = "exit 9" if FAMILY[machine] == "CPU" else f"echo '{name}'"
+            smi.write_text(f"#!/bin/sh\n{says}\n")
+            smi.chmod(0o755)
+        path = f"{tools}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+        return {"PATH": path, "LOOPBACK_MACHINE": machine, "LOOPBACK_SHARED": str(self.shared)}
+
     @property
     def shared(self) -> Path:
         """The teamspace's drive, which every Studio and job sees."""
@@ -237,8 +252,12 @@ class Cloud:
         """End a job from outside: stopped by its owner, or preempted."""
         with self.lock:
             if job.process is not None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(job.process.pid, signal.SIGKILL)
+                # A machine that is taken away takes everything on it along.
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    family = psutil.Process(job.process.pid).children(recursive=True)
+                    for process in [psutil.Process(job.process.pid), *family]:
+                        with contextlib.suppress(psutil.NoSuchProcess):
+                            process.kill()
                 job.process.wait()
                 job.process = None
             if job.state not in ENDED:
@@ -430,8 +449,7 @@ class Cloud:
         env = {
             **os.environ,
             **own,
-            "LOOPBACK_MACHINE": studio.in_use.machine,
-            "LOOPBACK_SHARED": str(self.shared),
+            **self.machine_env(studio.in_use.machine),
         }
         self._sessions[session] = subprocess.Popen(
             ["bash", "-c", body["command"]],
@@ -523,6 +541,13 @@ class Cloud:
         self.jobs[id].tags = [tag["name"] for tag in body.get("tags") or []]
         return {}
 
+    def _secrets(self, query: Any, body: Any) -> Any:
+        return {"secrets": [{"id": f"q-{n}", "name": n} for n in self.secrets]}
+
+    def _set_secret(self, query: Any, body: Any) -> Any:
+        self.secrets[body["name"]] = body["value"]
+        return {"id": f"q-{body['name']}", "name": body["name"]}
+
     # Files: of the teamspace's drive, or of a Studio; jobs/NAME/ on the drive are artifacts of a job
 
     def _place(self, studio: str | None, path: str) -> Path:
@@ -613,6 +638,8 @@ ROUTES = [
     ("GET P/multi-machine-jobs", "no_jobs"),
     ("GET P/multi-machine-jobs/(.+)", "missing"),
     ("GET P/page-logs", "logs"),
+    ("GET P/secrets", "secrets"),
+    ("POST P/secrets", "set_secret"),
     ("GET P/workload-tags", "tags"),
     ("PUT P/workloads/job/([^/]+)/tags", "set_tags"),
     (f"POST {FILES}/blobs", "upload"),

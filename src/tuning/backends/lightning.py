@@ -26,7 +26,7 @@ from tuning.backends.process import TRIAL_RUNNER, Limits
 from tuning.backends.transport import Parcel
 from tuning.cloud_settings import CloudSettings, family_of, machine_for
 from tuning.config import ExperimentConfig
-from tuning.errors import CloudError, LockedError, NotFoundError, ResultsError, UserError
+from tuning.errors import CloudError, LockedError, NotFoundError, ResultsError
 from tuning.jobs import Ended, How, Job, write_wish
 from tuning.lightning_integration import Cloud
 from tuning.lightning_jobs import JobRun, JobSpec, Outcome, Scheduler, Stage
@@ -58,16 +58,18 @@ class Drive:
             # A file that has not landed whole.
             return None
 
-    def manifest(self, run: JobRun) -> Manifest:
-        """Return what a job offers; nothing where it has not come that far.
+    def manifest(self, run: JobRun) -> tuple[Manifest, bool]:
+        """Return what a job offers, and whether that is its last word.
 
         Raises:
             CloudError: The cloud does not answer.
         """
-        raw = self._read(f"{self._home(run)}/{MANIFEST}")
+        raw = self._read(f"{self._home(run)}/{MANIFEST}") or b"{}"
+        wanted = run.outcome.manifest if run.outcome is not None else ""
+        is_last = wanted in ("", hashlib.sha256(raw).hexdigest())
         with contextlib.suppress(ValidationError):
-            return Manifest.model_validate_json(raw or b"{}")
-        return Manifest()
+            return Manifest.model_validate_json(raw), is_last
+        return Manifest(), False
 
     def parcel(
         self, run: JobRun, folder: str, name: str, inner: Mapping[str, Entry]
@@ -227,7 +229,7 @@ class LightningBackend:
     @property
     def num_slots(self) -> int:
         """Jobs at once, as far as machines can be had."""
-        return max(self.scheduler.at_once, len(self._handles))
+        return self.scheduler.at_once
 
     def cost(self) -> float:
         """Return US dollars of all jobs of the task so far."""
@@ -248,7 +250,8 @@ class LightningBackend:
             handle.ended = Ended(job, How.BUSY, str(error))
             return
         handle.run = self.scheduler.add(self._spec(job))
-        with contextlib.suppress(UserError):
+        # What is wrong now is said by the next poll.
+        with contextlib.suppress(CloudError):
             self.scheduler.step()
 
     def _spec(self, job: Job) -> JobSpec:
@@ -331,7 +334,7 @@ class LightningBackend:
         if said is not None and how_of(said[0]) is not None:
             return Ended(job, how_of(said[0]) or How.KILLED, said[1], seconds)
         where = f"job {last.cloud_name}" if last is not None else "its job"
-        return Ended(job, How.KILLED, f"{where} is gone: {run.message}", seconds)
+        return Ended(job, How.KILLED, f"{where} brought nothing: {run.message}", seconds)
 
     def pull(self, job: Job) -> None:
         """Fetch what is new of a job that runs, now and then."""
@@ -356,8 +359,7 @@ class LightningBackend:
         if run is None or run.current is None:
             return True
         known = self._known.setdefault(run.current.cloud_name, Manifest())
-        offered = self._drive.manifest(run)
-        is_whole = run.outcome is None or bool(offered.folders) or not run.outcome.trials
+        offered, is_whole = self._drive.manifest(run)
         # Trainings first: a record says that all the rest is there.
         for folder in sorted(offered.folders):
             place = self._place(folder, run)
