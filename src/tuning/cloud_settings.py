@@ -189,7 +189,11 @@ def settings_file(name: str, config_dirs: Sequence[Path]) -> Path:
 
 
 def _read(name: str, kind: Any, config_dirs: Sequence[Path]) -> Any:
-    document = read_document(settings_file(name, config_dirs))
+    return _read_file(settings_file(name, config_dirs), kind)
+
+
+def _read_file(path: Path, kind: Any) -> Any:
+    document = read_document(path)
     try:
         return TypeAdapter(kind).validate_python(document.data)
     except ValidationError as error:
@@ -201,7 +205,7 @@ def _explain(error: Any, kind: Any, document: Any) -> str:
     location = tuple(error["loc"])
     head = f"{document.place(location)}: {dotted(location)}: "
     if error["type"] == "extra_forbidden":
-        inner = kind if len(location) == 1 else Deadlines if location[0] == "deadlines" else Phase
+        inner = kind if len(location) == 1 else _SECTIONS.get(str(location[0]), Phase)
         known = getattr(inner, "model_fields", {})
         return f"{head}no such key; {nearest(str(location[-1]), known)}"
     return head + law_of_error(error)
@@ -220,3 +224,124 @@ def family_of(machine: str) -> str | None:
     """Return how a machine's GPU calls itself in part, or None for one without: A100, T4, H100."""
     family = _machine(machine).split("_")[0]
     return None if family in ("CPU", "DATA") else {"RTXP": "RTX"}.get(family, family)
+
+
+# --- templates -----------------------------------------------------------------------------------
+
+
+def _inside(path: str) -> str:
+    parts = PurePosixPath(path).parts
+    if not parts or path.startswith("/") or ".." in parts:
+        raise ValueError(f"must be a path below the results folder, got {shown(path)}")
+    return path
+
+
+class TemplateJob(Section):
+    """A job of a file of jobs: one of our commands on a machine."""
+
+    arguments: Annotated[tuple[Text, ...], Field(min_length=1)]
+    """The command, without `tuning` before it; {names} are filled in from the values."""
+    machine: MachineName
+    hours: _Hours | None = None
+    """That it is expected to take."""
+    max_hours: _Hours | None = None
+    needs: tuple[Text, ...] = ()
+    priority: Number = 0.0
+    retries: Annotated[int, Field(ge=0, le=100, strict=True)] | None = None
+    spot: Flag | None = None
+    collect: tuple[Annotated[Text, AfterValidator(_inside)], ...] = ()
+    """Files and folders below the results folder that come back."""
+
+
+def _as_job(name: str) -> str:
+    return checked_name(name, "job")
+
+
+JobName = Annotated[Text, AfterValidator(_as_job)]
+
+
+class TemplateStudy(Section):
+    """A study, a job for each training."""
+
+    space: Text | None = None
+    """None for the default configuration alone."""
+    replicates: _Count | None = None
+
+
+def _one_of_both(study: TemplateStudy | None, jobs: Mapping[str, Any]) -> str | None:
+    return None if (study is None) != (not jobs) else "must have either study or jobs"
+
+
+class Template(Section):
+    """A file of jobs: a study, or commands that may need each other."""
+
+    laws = (Law(("study", "jobs"), _one_of_both),)
+
+    about: Text
+    values: Mapping[Text, Text | None] = {}
+    """What {names} in arguments stand for; null must be given with --set."""
+    study: TemplateStudy | None = None
+    jobs: Mapping[JobName, TemplateJob] = {}
+
+    def filled(self, given: Mapping[str, str]) -> Template:
+        """Return the template with its values filled in.
+
+        Raises:
+            ConfigError: A value is given that there is not, or is missing.
+        """
+        for name in given:
+            if name not in self.values:
+                raise ConfigError(f"--set {name}: no such value; {nearest(name, self.values)}")
+        values = {**self.values, **given}
+        for name, value in values.items():
+            if value is None:
+                raise ConfigError(f"value {name} must be given: --set {name}=...")
+        jobs = {
+            name: job.model_copy(
+                update={"arguments": tuple(_filled(text, values) for text in job.arguments)}
+            )
+            for name, job in self.jobs.items()
+        }
+        return self.model_copy(update={"jobs": jobs})
+
+
+def _filled(text: str, values: Mapping[str, str | None]) -> str:
+    for name, value in values.items():
+        text = text.replace("{" + name + "}", value or "")
+    return text
+
+
+def template_names(config_dirs: Sequence[Path] = ()) -> list[str]:
+    """Return the templates that there are."""
+    folders = [*config_dirs, shipped_config_dir()]
+    paths = (path for f in folders for path in (f / FOLDER / "templates").glob("*.yaml"))
+    return sorted({path.stem for path in paths})
+
+
+def read_template(name_or_path: str, config_dirs: Sequence[Path] = ()) -> Template:
+    """Read a template by its name, or a file of jobs by its path.
+
+    Raises:
+        NotFoundError: There is none.
+        ConfigError: It breaks a law.
+    """
+    path = Path(name_or_path)
+    if path.suffix in (".yaml", ".yml", ".json") or "/" in name_or_path:
+        if not path.is_file():
+            raise NotFoundError(f"{path}: no such file of jobs")
+    else:
+        known = template_names(config_dirs)
+        if name_or_path not in known:
+            hint = nearest(name_or_path, known)
+            raise NotFoundError(f"template {shown(name_or_path)}: no such template; {hint}")
+        path = settings_file(f"templates/{name_or_path}", config_dirs)
+    found: Template = _read_file(path, Template)
+    return found
+
+
+_SECTIONS: Mapping[str, type[Section]] = {
+    "deadlines": Deadlines,
+    "study": TemplateStudy,
+    "jobs": TemplateJob,
+}
+"""Whose keys are offered where an unknown one stands below."""

@@ -33,11 +33,25 @@ _PASSES = 4
 _BATCH_SECONDS = 0.02
 """What a micro-batch costs however small the model is."""
 
-_GPUS = {"T4": 65e12, "V100": 125e12, "A100": 312e12, "L4": 121e12, "H100": 990e12, "H200": 990e12}
+_GPUS = {
+    "T4": 65e12,
+    "V100": 125e12,
+    "A100": 312e12,
+    "L4": 121e12,
+    "L40S": 362e12,
+    "H100": 990e12,
+    "H200": 990e12,
+}
 """Peak half-precision operations a second, by the makers' data sheets."""
 
 _GPU_SHARE = 0.3
 """Of its peak, what short rows get."""
+
+_RENTED_PROCESSORS = 100e9
+"""Operations a second of the four cores that a small rented machine has."""
+
+_START_SECONDS = 300.0
+"""Until a rented machine is there, and has loaded libraries and model."""
 
 _BYTES_OF_AN_ITEM = 16
 """Of a stored prediction, compressed."""
@@ -140,6 +154,25 @@ def _whole(config: ExperimentConfig, num_evaluations: int = 1) -> _Work:
     return _Work(config, steps, num_evaluations, monitored)
 
 
+def seconds_on(config: ExperimentConfig, num_evaluations: int, gpu: str | None) -> float | None:
+    """Return how long one job of a rented machine takes for a training, its start included.
+
+    Args:
+        config: The longest of those that share the training.
+        num_evaluations: Of its adapters, in full.
+        gpu: Its kind; None for a machine of processors alone.
+
+    Returns:
+        By data sheets, right within a factor of about three; None for a model whose size is not
+        known before it is fetched, and for a GPU without a data sheet here.
+    """
+    if gpu is not None and gpu not in _GPUS:
+        return None
+    speed = _GPUS[gpu] * _GPU_SHARE if gpu is not None else _RENTED_PROCESSORS
+    seconds = _Speed("", speed).seconds(_whole(config, num_evaluations))
+    return None if seconds is None else seconds + _START_SECONDS
+
+
 # --- time -------------------------------------------------------------------------------------
 
 
@@ -215,7 +248,8 @@ def _records_of(model: str, root: ResultsRoot) -> list[TrialRecord]:
 def _gpu() -> str | None:
     paths = Path("/proc/driver/nvidia/gpus").glob("*/information")
     text = " ".join(path.read_text() for path in paths)
-    return next((name for name in _GPUS if name in text), None)
+    # L40S before L4.
+    return next((name for name in sorted(_GPUS, key=len, reverse=True) if name in text), None)
 
 
 def _processor_speed() -> float:

@@ -84,6 +84,7 @@ def run_study(
     watcher: Watcher,
     limits: Limits | None = None,
     is_to_stop: Callable[[], bool] = lambda: False,
+    order: Sequence[int] = (),
 ) -> Outcome:
     """Run every trial of the study that has no record yet.
 
@@ -95,6 +96,8 @@ def run_study(
         limits: Budgets of this run.
         is_to_stop: Asked again and again; once true, running trials finish their step, write a
             checkpoint, and the run ends.
+        order: In which trials are begun, each index once; as they are numbered if empty. Trials
+            that follow from results keep their own.
 
     Raises:
         UserError: The study exists with other settings, another driver runs it, the results
@@ -106,6 +109,9 @@ def run_study(
     with files.exclusive_lock(folder.lock, f"study {spec.name}"):
         spec = _agreed_spec(folder, spec)
         driver = _Driver(spec, root, backend, watcher, limits or Limits(), is_to_stop)
+        if order and not plan.is_adaptive:
+            assert sorted(order) == list(range(plan.num_trials))
+            driver.order = order
         return driver.run()
 
 
@@ -214,7 +220,9 @@ class _Driver:
             (focus.value, metric_of(focus, spec.weights)) for focus in spec.objectives
         ]
         self.budgets = {} if self.plan.is_adaptive else _budgets(self.plan)
+        self.order: Sequence[int] = range(self.plan.num_trials)
         self.next_index = 0
+        """Place in the order of the trial that is proposed next."""
         self.open: dict[str, _Trial] = {}
         """Proposed and not finished, in order."""
         self.running: dict[str, _Trial] = {}
@@ -342,7 +350,7 @@ class _Driver:
         while self.next_index < self.plan.num_trials and len(self.open) < self._lookahead:
             if not self._may_propose(self.next_index):
                 return None
-            index, self.next_index = self.next_index, self.next_index + 1
+            index, self.next_index = self.order[self.next_index], self.next_index + 1
             trial = self._propose(index)
             if trial is not None and trial.training_key not in self.busy_trainings:
                 if trial.status is TrialStatus.WAITING:

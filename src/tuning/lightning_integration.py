@@ -317,10 +317,11 @@ class Cloud:
         named = [m for m in kinds if isinstance(m, self._sdk.Machine) and m._include_in_cli]
         offers = []
         for machine in found:
-            for own in named:
-                # Equal by family and number of GPUs, whatever a cloud calls it.
-                if own == machine:
-                    offers.append(_offer(own.name, machine))
+            # Equal by family and number of GPUs, whatever a cloud calls it; its own slug first.
+            own = [m for m in named if m == machine]
+            own.sort(key=lambda m: m.slug != machine.slug)
+            if own:
+                offers.append(_offer(own[0].name, machine))
         return offers
 
     def offer_of(self, machine: str) -> Offer:
@@ -625,7 +626,17 @@ class Cloud:
             NotFoundError: It is not there.
             CloudError: The cloud does not answer.
         """
-        self._ask(lambda: self._space.download_file(path, str(target)), f"file {path}")
+        # The public method draws a bar for every file.
+        files_of_space = self._space._teamspace_api
+        self._ask(
+            lambda: files_of_space.download_file(
+                path=path,
+                target_path=str(target),
+                teamspace_id=self._space.id,
+                progress_bar=False,
+            ),
+            f"file {path}",
+        )
 
     def upload(self, path: Path, remote: str) -> None:
         """Send a file to the drive.

@@ -239,12 +239,12 @@ def _refuse_circles(by_name: Mapping[str, JobSpec]) -> None:
             stack.extend((need, False) for need in by_name[name].needs)
 
 
-def precedence(spec: JobSpec, place: int, cost: float | None) -> tuple[float, float, int]:
+def precedence(priority: float, cost: float | None, place: int) -> tuple[float, float, int]:
     """Return by what jobs are sorted: expected impact, then cheap first, then as they were planned.
 
     A job of unknown cost comes behind those whose cost is known.
     """
-    return (-spec.priority, float("inf") if cost is None else cost, place)
+    return (-priority, float("inf") if cost is None else cost, place)
 
 
 def in_order(specs: Sequence[JobSpec], price_of: Callable[[str], float]) -> list[JobSpec]:
@@ -260,7 +260,7 @@ def in_order(specs: Sequence[JobSpec], price_of: Callable[[str], float]) -> list
 
     def offer(spec: JobSpec) -> None:
         cost = None if spec.hours is None else spec.hours * price_of(spec.machine)
-        heapq.heappush(heap, (precedence(spec, places[spec.name], cost), spec))
+        heapq.heappush(heap, (precedence(spec.priority, cost, places[spec.name]), spec))
 
     for spec in specs:
         if not waits[spec.name]:
@@ -510,6 +510,17 @@ class Scheduler:
         self.ledger.note("planned", job=spec.name, spec=spec.model_dump(mode="json"))
         return self.ledger.runs[spec.name]
 
+    def add_once(self, spec: JobSpec) -> JobRun:
+        """Have a job run unless the same work was done before.
+
+        Raises:
+            ResultsError: The disk refuses.
+        """
+        known = self.ledger.runs.get(spec.name)
+        if known is not None and known.stage is Stage.DONE and known.spec.identity == spec.identity:
+            return known
+        return self.add(spec)
+
     def cancel(self, name: str) -> None:
         """Stop a job; `step` tells of its end."""
         run = self.ledger.runs[name]
@@ -709,7 +720,9 @@ class Scheduler:
         """Return the jobs that nothing keeps from running, the most worth first."""
         waiting = [r for r in self.ledger.runs.values() if r.stage is Stage.WAITING]
         ready = [r for r in waiting if all(self._is_done(need) for need in r.spec.needs)]
-        return sorted(ready, key=lambda r: precedence(r.spec, r.place, r.estimate(self.price_of)))
+        return sorted(
+            ready, key=lambda r: precedence(r.spec.priority, r.estimate(self.price_of), r.place)
+        )
 
     def _is_done(self, name: str) -> bool:
         return self.ledger.runs[name].stage is Stage.DONE

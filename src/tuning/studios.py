@@ -354,6 +354,15 @@ class TaskStudio:
 
     # --- its environment --------------------------------------------------------------------------
 
+    def has_environment_of(self, project: Path) -> bool:
+        """Whether the Studio's environment was made from a checkout as it is now.
+
+        Raises:
+            NotFoundError: The folder is no checkout of this project.
+        """
+        assert self.binding is not None
+        return self.binding.project == hashlib.sha256(project_archive(project)).hexdigest()
+
     def set_up(self, project: Path) -> bool:
         """Make the environment from a checkout of this project; return whether it was made anew.
 

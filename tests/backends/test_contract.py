@@ -85,7 +85,13 @@ class Scene:
 
     def wait_for_checkpoint(self, *jobs: Job) -> None:
         """Wait until all have written a checkpoint while none has ended."""
-        assert self.wait(lambda: all(self.checkpoints(job) for job in jobs)) == []
+
+        def are_there() -> bool:
+            for job in jobs:
+                self.backend.pull(job)
+            return all(self.checkpoints(job) for job in jobs)
+
+        assert self.wait(are_there) == []
 
 
 @pytest.fixture(params=PLACES)

@@ -115,6 +115,26 @@ class Drive:
             self._cloud.upload(own.control, f"{self._settings.studio.drive_folder}/results/{path}")
 
 
+def collect(drive: Drive, run: JobRun, root: ResultsRoot) -> bool:
+    """Bring what a command wrote below its results folder to the same places below ours.
+
+    Returns:
+        Whether all of it is here.
+
+    Raises:
+        ResultsError: The disk refuses, or a name would leave the folder.
+        CloudError: The cloud does not answer.
+    """
+    offered, is_whole = drive.manifest(run)
+    for name, inner in offered.folders.get("results", {}).items():
+        parcel = drive.parcel(run, "results", name, inner)
+        if parcel is None:
+            is_whole = False
+            continue
+        transport.unpack(root.root, [parcel])
+    return is_whole
+
+
 def _safe(path: str) -> str:
     """Refuse a path that would leave its folder.
 
@@ -223,6 +243,7 @@ class LightningBackend:
         self._handles: dict[str, _Handle] = {}
         self._known: dict[str, Manifest] = {}
         """Of each submission: what was fetched of it."""
+        self._is_closed = False
 
     # --- the protocol -----------------------------------------------------------------------------
 
@@ -424,6 +445,9 @@ class LightningBackend:
 
     def close(self) -> None:
         """Stop what still runs, and look for jobs of which nobody knows."""
+        if self._is_closed:
+            return
+        self._is_closed = True
         for handle in self._handles.values():
             handle.locks.close()
         self._handles.clear()

@@ -14,6 +14,7 @@ from tuning.cli import (
     configuration,
     confirm,
     evaluate,
+    lightning,
     models,
     options,
     recommend,
@@ -56,6 +57,7 @@ app.add_typer(tasks.app, name="tasks")
 app.add_typer(models.app, name="models")
 app.add_typer(tokens.app, name="tokens")
 app.add_typer(tracking.app, name="wandb")
+app.add_typer(lightning.app, name="lightning")
 
 
 class Mode(StrEnum):
@@ -68,11 +70,6 @@ class Mode(StrEnum):
     TOKEN_ANALYSIS = "token-analysis"
 
 
-_MISSING_PART = {
-    Mode.LIGHTNING: "jobs in lightning_jobs.py",
-}
-
-
 @app.callback(invoke_without_command=True)
 def root(
     context: typer.Context,
@@ -80,7 +77,8 @@ def root(
     name: Annotated[str, typer.Option(help="Name of the experiment.")] = options.DEFAULT_NAME,
     config: options.ConfigFile = None,
     space: Annotated[
-        str, typer.Option(help="With --mode grid or sweep: a space by name, or a YAML file.")
+        str,
+        typer.Option(help="With --mode grid, sweep or lightning: a space by name, or a YAML file."),
     ] = "default",
     count: sweeping.Count = sweeping.DEFAULT_COUNT,
     offline: Annotated[
@@ -109,8 +107,6 @@ def root(
     if context.invoked_subcommand is not None:
         _check_no_options(context)
         return
-    if mode in _MISSING_PART:
-        raise UserError(f"--mode {mode.value} needs {_MISSING_PART[mode]}, which do not exist yet")
     is_given = {name for name in context.params if _was_given(context, name)}
     if mode is Mode.TOKEN_ANALYSIS:
         _check_untrained(is_given)
@@ -127,7 +123,9 @@ def root(
         )
         return
     if mode is Mode.SINGLE and "space" in is_given:
-        raise UserError("--space belongs to --mode grid and sweep; a single trial varies nothing")
+        raise UserError(
+            "--space belongs to --mode grid, sweep and lightning; a single trial varies nothing"
+        )
     for option in {"count", "offline"} & is_given if mode is not Mode.SWEEP else ():
         raise UserError(f"--{option} belongs to --mode sweep")
     given = {
@@ -137,7 +135,7 @@ def root(
         "tokenizer_config.analyze_thinking_mode": "true" if analyze_thinking else None,
     }
     overrides = [f"{key}={value}" for key, value in given.items() if value is not None]
-    if mode in (Mode.GRID, Mode.SWEEP):
+    if mode in (Mode.GRID, Mode.SWEEP, Mode.LIGHTNING):
         request = StudyRequest(
             name=name,
             space=space,
@@ -147,6 +145,9 @@ def root(
             results_dir=results_dir,
             config_dir=config_dir,
         )
+        if mode is Mode.LIGHTNING:
+            study.in_cloud(request, gpu_tier, dry_run=dry_run, quiet=quiet, as_json=as_json)
+            return
         if mode is Mode.GRID:
             study.grid(request, dry_run=dry_run, quiet=quiet, as_json=as_json)
             return

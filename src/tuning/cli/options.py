@@ -62,6 +62,7 @@ class BackendName(StrEnum):
 
     LOCAL = "local"
     RAY = "ray"
+    LIGHTNING = "lightning"
 
 
 class TrackingMode(StrEnum):
@@ -82,7 +83,9 @@ Tracking = Annotated[
 ]
 Backend = Annotated[
     BackendName,
-    typer.Option("--backend", help="Where trials run: this machine, or a Ray cluster."),
+    typer.Option(
+        "--backend", help="Where trials run: this machine, a Ray cluster, or jobs of Lightning.AI."
+    ),
 ]
 Workers = Annotated[
     int | None,
@@ -110,6 +113,30 @@ RayAddress = Annotated[
     str | None,
     typer.Option("--ray-address", help="Address of a Ray cluster; a local one by default."),
 ]
+CloudMachine = Annotated[
+    str | None,
+    typer.Option(
+        "--machine",
+        help="With --backend lightning: the machine of every job, such as A100; by default each "
+        "has that of its own configuration.",
+    ),
+]
+Spot = Annotated[
+    bool | None,
+    typer.Option(
+        "--spot/--no-spot",
+        help="With --backend lightning: cheaper machines that may be taken away; as "
+        "scheduler.yaml says by default.",
+    ),
+]
+ImpactFrom = Annotated[
+    str | None,
+    typer.Option(
+        "--impact-from",
+        help="With --backend lightning: a study whose results say which trials are worth most; "
+        "these go first. The study itself by default.",
+    ),
+]
 MaxMemory = Annotated[
     float | None,
     typer.Option(
@@ -124,7 +151,12 @@ MaxTime = Annotated[
 ]
 MaxCost = Annotated[
     float | None,
-    typer.Option("--max-cost", help="Stop when the study's workers have cost so much.", min=0.0),
+    typer.Option(
+        "--max-cost",
+        help="Stop when the study has cost so much: workers at --hourly-price, or US dollars of "
+        "jobs of Lightning.AI.",
+        min=0.0,
+    ),
 ]
 HourlyPrice = Annotated[
     float, typer.Option("--hourly-price", help="Price of a worker's hour.", min=0.0)
@@ -149,10 +181,24 @@ class Resources:
     hourly_price: float = 0.0
     retry_failed: bool = False
     tracking: TrackingMode | None = None
+    machine: str | None = None
+    spot: bool | None = None
+    impact_from: str | None = None
+    config_dir: Path = DEFAULT_CONFIG_DIR
 
     def __post_init__(self) -> None:
-        if self.max_cost is not None and not self.hourly_price:
+        in_cloud = self.backend is BackendName.LIGHTNING
+        if self.max_cost is not None and not self.hourly_price and not in_cloud:
             raise UserError("--max-cost needs --hourly-price: what an hour of a worker costs")
+        own = {"machine": self.machine, "spot": self.spot, "impact-from": self.impact_from}
+        for name, value in own.items():
+            if value is not None and not in_cloud:
+                raise UserError(f"--{name} belongs to --backend lightning")
+        if in_cloud and self.hourly_price:
+            raise UserError(
+                "--hourly-price belongs to your own machines; jobs of Lightning.AI cost what it "
+                "says, or prices.yaml"
+            )
         if self.ray_address is not None and self.backend is not BackendName.RAY:
             raise UserError("--ray-address belongs to --backend ray")
 

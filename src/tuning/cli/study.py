@@ -91,6 +91,9 @@ def run(
     threads: options.Threads = None,
     per_gpu: options.PerGpu = 1,
     ray_address: options.RayAddress = None,
+    machine: options.CloudMachine = None,
+    spot: options.Spot = None,
+    impact_from: options.ImpactFrom = None,
     max_memory: options.MaxMemory = None,
     max_time: options.MaxTime = None,
     max_cost: options.MaxCost = None,
@@ -121,6 +124,10 @@ def run(
         hourly_price=hourly_price,
         retry_failed=retry_failed,
         tracking=tracking,
+        machine=machine,
+        spot=spot,
+        impact_from=impact_from,
+        config_dir=config_dir,
     )
     request = StudyRequest(
         name=_named(space) if name is None else name,
@@ -140,10 +147,32 @@ def run(
         config_dir=config_dir,
     )
     spec = make_spec(request)
-    if dry_run:
+    run_or_plan(spec, results_dir, resources, dry_run=dry_run, quiet=quiet, as_json=as_json)
+
+
+def run_or_plan(
+    spec: StudySpec,
+    results_dir: Path,
+    resources: options.Resources,
+    *,
+    dry_run: bool,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Run a study and print what came out, or only say what it would take.
+
+    Raises:
+        UserError: The study, the model or a folder cannot be used.
+        typer.Exit: It was stopped.
+    """
+    if not dry_run:
+        run_and_print(spec, results_dir, resources, quiet=quiet, as_json=as_json)
+    elif resources.backend is options.BackendName.LIGHTNING:
+        from tuning.cli.cloud_study import print_cloud_plan
+
+        print_cloud_plan(spec, results_dir, resources, as_json=as_json)
+    else:
         print_plan(spec, results_dir, as_json=as_json)
-        return
-    run_and_print(spec, results_dir, resources, quiet=quiet, as_json=as_json)
 
 
 def _named(space: str | None) -> str:
@@ -160,6 +189,9 @@ def resume(
     workers: options.Workers = None,
     per_gpu: options.PerGpu = 1,
     ray_address: options.RayAddress = None,
+    machine: options.CloudMachine = None,
+    spot: options.Spot = None,
+    impact_from: options.ImpactFrom = None,
     max_memory: options.MaxMemory = None,
     max_time: options.MaxTime = None,
     max_cost: options.MaxCost = None,
@@ -169,6 +201,7 @@ def resume(
     quiet: options.Quiet = False,
     as_json: options.Json = False,
     results_dir: options.ResultsDir = options.RESULTS_DIR,
+    config_dir: options.ConfigDir = options.CONFIG_DIR,
 ) -> None:
     """Go on with a study, asked what it was asked before.
 
@@ -191,6 +224,10 @@ def resume(
         hourly_price=hourly_price,
         retry_failed=retry_failed,
         tracking=tracking,
+        machine=machine,
+        spot=spot,
+        impact_from=impact_from,
+        config_dir=config_dir,
     )
     run_and_print(spec, results_dir, resources, quiet=quiet, as_json=as_json)
 
@@ -229,6 +266,31 @@ def grid(request: StudyRequest, *, dry_run: bool, quiet: bool, as_json: bool) ->
         print_plan(spec, request.results_dir, as_json=as_json, files=files)
         return
     run_and_print(spec, request.results_dir, options.Resources(), quiet=quiet, as_json=as_json)
+
+
+def in_cloud(
+    request: StudyRequest, gpu_tier: str | None, *, dry_run: bool, quiet: bool, as_json: bool
+) -> None:
+    """Run a study as jobs of Lightning.AI, each on the machine of its own tier, or of one tier.
+
+    Raises:
+        UserError: There is no key, the cloud refuses, or a configuration cannot fit.
+    """
+    from tuning.cloud_settings import MACHINES_OF_TIERS
+
+    resources = options.Resources(
+        backend=options.BackendName.LIGHTNING,
+        machine=MACHINES_OF_TIERS[gpu_tier] if gpu_tier is not None else None,
+        config_dir=request.config_dir,
+    )
+    run_or_plan(
+        make_spec(request),
+        request.results_dir,
+        resources,
+        dry_run=dry_run,
+        quiet=quiet,
+        as_json=as_json,
+    )
 
 
 @app.command("list")
@@ -344,13 +406,16 @@ def run_and_print(
     from tuning.cli.space import print_notes
     from tuning.cli.trial import ensure_model
 
-    ensure_model(spec.base)
+    if resources.backend is not options.BackendName.LIGHTNING:
+        # A job of the cloud has the model, or fetches it there.
+        ensure_model(spec.base)
     root = options.results_root(results_dir)
     if not quiet:
         print_notes(spec.space)
     with mirrored(root, spec.name, resources.tracking):
         outcome = _run(spec, root, resources, quiet=quiet)
-        print_outcome(spec, root, outcome, as_json=as_json)
+        go_on = _resume_command(spec, root, resources)
+        print_outcome(spec, root, outcome, as_json=as_json, go_on=go_on)
 
 
 def print_outcome(
@@ -359,7 +424,7 @@ def print_outcome(
     outcome: Outcome,
     *,
     as_json: bool,
-    go_on: str | None = None,
+    go_on: str,
 ) -> None:
     """Analyse what was run and print what came out.
 
@@ -368,7 +433,7 @@ def print_outcome(
         root: Where it is.
         outcome: What its run came to.
         as_json: Print the analysis as JSON.
-        go_on: The command that goes on with it; `tuning study resume` if not given.
+        go_on: The command that goes on with it.
 
     Raises:
         typer.Exit: It was stopped.
@@ -378,7 +443,7 @@ def print_outcome(
     if outcome.end is not End.FINISHED:
         ERRORS.print(
             f"tuning: {outcome.message}; {len(outcome.records)} of {spec.plan().num_trials} trials "
-            f"are finished; go on with: {go_on or _resume_command(spec, root)}",
+            f"are finished; go on with: {go_on}",
             highlight=False,
             soft_wrap=True,
         )
@@ -409,6 +474,12 @@ def _run(
     spec: StudySpec, root: ResultsRoot, resources: options.Resources, *, quiet: bool
 ) -> Outcome:
     """Run a study on the chosen backend."""
+    if resources.backend is options.BackendName.LIGHTNING:
+        from tuning.cli.cloud_study import run_in_cloud
+
+        return run_in_cloud(
+            spec, root, resources, quiet=quiet, again=_resume_command(spec, root, resources)
+        )
     from tuning.cli.backend import open_backend
     from tuning.cli.live import live_study
     from tuning.cli.stopping import graceful_stop
@@ -428,10 +499,13 @@ def _run(
             with graceful_stop() as is_to_stop, live_study(monitor, price, quiet=quiet) as watcher:
                 return run_study(spec, root, backend, watcher, limits, is_to_stop)
         except KeyboardInterrupt:
-            command = _resume_command(spec, root)
+            command = _resume_command(spec, root, resources)
             ERRORS.print(f"tuning: stopped at once; go on with: {command}", soft_wrap=True)
             raise
 
 
-def _resume_command(spec: StudySpec, root: ResultsRoot) -> str:
-    return f"tuning study resume {spec.name}{options.results_dir_option(root.root)}"
+def _resume_command(spec: StudySpec, root: ResultsRoot, resources: options.Resources) -> str:
+    in_cloud = resources.backend is options.BackendName.LIGHTNING
+    where = " --backend lightning" if in_cloud else ""
+    where += f" --machine {resources.machine}" if resources.machine else ""
+    return f"tuning study resume {spec.name}{where}{options.results_dir_option(root.root)}"
