@@ -277,3 +277,6 @@ Tell = Callable[[int, Mapping[str, float]], None]
 
 Runner = Callable[[Job, Path, Tell], tuple[How, str]]
 """Runs a job below a results root, in the worker."""
+
+TRIAL_RUNNER = "tuning.trial:run_job"
+"""The one that trains and evaluates: ``module:function``."""

@@ -732,7 +732,7 @@ def _seconds(value: Any) -> float | None:
     return float(value.timestamp()) if value.year > 1970 else None
 
 
-_CODE = re.compile(r"response: (\d{3})|\((\d{3})\)|[Ss]tatus code: (\d{3})")
+_CODE = re.compile(r"response: (\d{3})|\((\d{3})\)|[Ss]tatus code: (\d{3})|HTTP (\d{3})")
 
 
 def _ours(error: Exception, what: str) -> Exception:

@@ -25,9 +25,9 @@ from pydantic import BaseModel, ConfigDict
 
 from tuning import files
 from tuning.backends import transport
-from tuning.backends.process import TRIAL_RUNNER, Limits, WorkerProcess
+from tuning.backends.process import Limits, WorkerProcess
 from tuning.backends.transport import Stamp
-from tuning.jobs import Ended, How, Job, write_wish
+from tuning.jobs import TRIAL_RUNNER, Ended, How, Job, write_wish
 from tuning.lightning_jobs import Outcome
 from tuning.paths import ResultsRoot
 from tuning.records import intact_record

@@ -22,12 +22,12 @@ from tuning import files
 from tuning.backends import transport
 from tuning.backends.cloud_job import HOME, MANIFEST, OUTCOME, PARCELS, VARIABLE, Entry, Manifest
 from tuning.backends.cloud_job import Payload as JobPayload
-from tuning.backends.process import TRIAL_RUNNER, Limits
+from tuning.backends.process import Limits
 from tuning.backends.transport import Parcel
 from tuning.cloud_settings import CloudSettings, family_of, machine_for
 from tuning.config import ExperimentConfig
 from tuning.errors import CloudError, LockedError, NotFoundError, ResultsError
-from tuning.jobs import Ended, How, Job, write_wish
+from tuning.jobs import TRIAL_RUNNER, Ended, How, Job, write_wish
 from tuning.lightning_integration import Cloud
 from tuning.lightning_jobs import JobRun, JobSpec, Outcome, Scheduler, Stage
 from tuning.paths import ResultsRoot, checked_name

@@ -8,9 +8,9 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tuning.backends.process import TRIAL_RUNNER, Limits, WorkerProcess
+from tuning.backends.process import Limits, WorkerProcess
 from tuning.config import ExperimentConfig
-from tuning.jobs import Ended, Job, write_wish
+from tuning.jobs import TRIAL_RUNNER, Ended, Job, write_wish
 from tuning.known_models import architecture_of
 from tuning.memory import total_memory
 from tuning.paths import ResultsRoot

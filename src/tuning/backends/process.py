@@ -17,9 +17,7 @@ from typing import Any
 import psutil
 
 from tuning import files
-from tuning.jobs import Ended, How, Job
-
-TRIAL_RUNNER = "tuning.trial:run_job"
+from tuning.jobs import TRIAL_RUNNER, Ended, How, Job
 
 
 @dataclass(frozen=True, kw_only=True)

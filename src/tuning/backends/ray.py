@@ -21,10 +21,10 @@ from typing import Any
 
 from tuning import files
 from tuning.backends import transport
-from tuning.backends.process import TRIAL_RUNNER, Limits, WorkerProcess
+from tuning.backends.process import Limits, WorkerProcess
 from tuning.backends.transport import Parcel, Stamp
 from tuning.errors import ResultsError, UserError
-from tuning.jobs import Ended, How, Job, write_wish
+from tuning.jobs import TRIAL_RUNNER, Ended, How, Job, write_wish
 from tuning.paths import ResultsRoot, TrainingFolder
 from tuning.records import intact_record
 

@@ -259,12 +259,10 @@ def _print_jobs_plan(
     for place, row in enumerate(rows, start=1):
         needs = f", after {', '.join(row['needs'])}" if row["needs"] else ""
         worth = f", priority {row['priority']:g}" if row["priority"] else ""
-        price = (
-            "an unknown time"
-            if row["hours"] is None
-            else f"{row['hours']:g} h, {row['cost']:.2f} USD"
-        )
-        typer.echo(f"{place}. {row['job']} on {row['machine']}: {price}{needs}{worth}")
+        takes = "an unknown time"
+        if row["hours"] is not None:
+            takes = f"{row['hours']:g} h, {row['cost']:.2f} USD"
+        typer.echo(f"{place}. {row['job']} on {row['machine']}: {takes}{needs}{worth}")
     typer.echo(
         f"{len(rows)} jobs, at most {settings.scheduler.max_jobs} at once, "
         f"{'cost not known' if total is None else f'about {total:.2f} USD'}; {settings.prices.says}"

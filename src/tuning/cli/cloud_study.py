@@ -14,6 +14,7 @@ import typer
 from tuning.cli import options
 from tuning.cli.progress import ERRORS
 from tuning.errors import UserError
+from tuning.jobs import TRIAL_RUNNER
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -209,9 +210,23 @@ def _plan_lines(spec: StudySpec, asked: _Asked) -> list[str]:
 
 
 def run_in_cloud(
-    spec: StudySpec, root: ResultsRoot, resources: options.Resources, *, quiet: bool, again: str
+    spec: StudySpec,
+    root: ResultsRoot,
+    resources: options.Resources,
+    *,
+    quiet: bool,
+    again: str,
+    runner: str = TRIAL_RUNNER,
 ) -> Outcome:
     """Run a study as jobs of Lightning.AI.
+
+    Args:
+        spec: The study.
+        root: All results hang off it.
+        resources: Machines, budgets.
+        quiet: Show no progress.
+        again: The command that goes on with it.
+        runner: ``module:function`` that runs a trial in a job.
 
     Raises:
         UserError: There is no key, the cloud refuses, or a configuration cannot fit.
@@ -223,7 +238,7 @@ def run_in_cloud(
     from tuning.executor import Limits, run_study
     from tuning.lightning_integration import Cloud
     from tuning.monitor import StudyMonitor
-    from tuning.pruning import Pruning
+    from tuning.pruning import Pruning, pruner_of
     from tuning.studios import TaskStudio
 
     asked = _ask(spec, root, resources)
@@ -233,7 +248,10 @@ def run_in_cloud(
     prepare(studio, sleeps=spec.base.lightning_config.sleep_when_idle, quiet=quiet)
     machine = resources.machine.upper() if resources.machine else None
     hours = {job.training_key: job.hours for job in plan.jobs}
-    joins = spec.space.pruning is Pruning.NONE and not spec.plan().is_adaptive
+    pruner = pruner_of(spec.space.pruning, spec.space.pruning_arguments)
+    # Where trials pause for each other, or follow from results, each is asked for by itself.
+    pauses = spec.space.pruning is not Pruning.NONE and (pruner.pauses or spec.deterministic)
+    joins = not (pauses or spec.plan().is_adaptive)
     settled = spec.model_copy(update={"num_threads": spec.num_threads or resources.threads})
     monitor = StudyMonitor(settled, root)
     try:
@@ -252,6 +270,7 @@ def run_in_cloud(
                 priorities=asked.impacts,
                 hours_of=lambda job, name: hours.get(job.training_key),
                 num_threads=settled.num_threads,
+                runner=runner,
                 said=watcher.said,
             )
             limits = Limits(
