@@ -158,6 +158,8 @@ class Cloud:
     """A machine takes so long to be ready; inf for never."""
     queue_seconds: float = 0.0
     """A job waits so long for its machine."""
+    taken_away: int = 0
+    """So many jobs to come lose their machine as soon as they have it."""
     max_running: int = 10_000
     """Jobs at once; others stay pending."""
     status: Callable[[str, str], int | None] = lambda method, path: None
@@ -204,6 +206,9 @@ class Cloud:
                 if waits and at_work < self.max_running and job.machine not in self.out_of_capacity:
                     self._start(job, now)
                     at_work += 1
+                    if self.taken_away:
+                        self.taken_away -= 1
+                        self.kill(job, "failed", "the spot instance was reclaimed")
 
     def _start(self, job: Job, now: float) -> None:
         job.folder.mkdir(parents=True, exist_ok=True)
@@ -722,3 +727,20 @@ def serving(root: Path) -> Iterator[Cloud]:
         server.shutdown()
         server.server_close()
         cloud.close()
+
+
+def main() -> None:
+    """Serve a cloud until Ctrl-C; print the variables with which `tuning` finds it."""
+    root = Path(sys.argv[1] if len(sys.argv) > 1 else "loopback_cloud").absolute()
+    with serving(root) as cloud:
+        print(f"export LIGHTNING_CLOUD_URL={cloud.url} LIGHTNING_API_KEY={KEY}")
+        print(f"export LIGHTNING_USER_ID={USER} LIGHTNING_TEAMSPACE={OWNER}/{TEAMSPACE}")
+        print(f"# its shared folder is {cloud.shared}, on the drive: the root", flush=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            while True:
+                cloud.look()
+                time.sleep(0.2)
+
+
+if __name__ == "__main__":
+    main()

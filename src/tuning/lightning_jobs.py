@@ -742,8 +742,8 @@ class Scheduler:
                     continue
                 broken = [n for n in run.spec.needs if self._is_broken(n)]
                 if broken:
-                    stage = self.ledger.runs[broken[0]].stage.value
-                    self._end(run, Stage.SKIPPED, f"{broken[0]} was {stage}", ended)
+                    what = _HOW_ENDED[self.ledger.runs[broken[0]].stage]
+                    self._end(run, Stage.SKIPPED, f"{broken[0]} {what}", ended)
                     again = True
 
     def _is_broken(self, name: str) -> bool:
@@ -895,6 +895,12 @@ def _times(state: JobState | None) -> dict[str, float]:
     return {name: value for name, value in found.items() if value is not None}
 
 
+_HOW_ENDED = {
+    Stage.FAILED: "failed",
+    Stage.LOST: "lost its machine",
+    Stage.CANCELLED: "was cancelled",
+    Stage.SKIPPED: "was skipped",
+}
 _LANDING_SECONDS = 60.0
 """For which the outcome of a completed job may be under way."""
 _REFUSED_SECONDS = 60.0

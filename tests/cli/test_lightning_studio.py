@@ -6,32 +6,30 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from cli_support import in_process
+from cloud_cli import cloud, in_cloud  # noqa: F401
 
-from cloud_support import client_env, write_settings
-from lightning_server import KEY, Cloud, serving
+from cloud_support import client_env
+from lightning_server import KEY, Cloud
 
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-@pytest.fixture
-def cloud(tmp_path: Path) -> Iterator[Cloud]:
-    with serving(tmp_path / "cloud") as cloud:
-        write_settings(tmp_path / "configs", cloud)
-        yield cloud
-        assert cloud.unknown == []
-        assert cloud.telemetry == []
+Run = Callable[..., Any]
 
 
 @pytest.fixture
-def tuning(cloud: Cloud, tmp_path: Path) -> Run:
-    """Return a function that runs the program in a process of its own."""
+def tuning(in_cloud: Run) -> Run:
+    """Return a function that runs the program, the SDK's waits cut short."""
+    return in_cloud
+
+
+@pytest.fixture
+def untouched(cloud: Cloud, tmp_path: Path) -> Run:
+    """Return a function that runs the program in a process of its own, the SDK as it is."""
 
     def run(*arguments: str, expect: int = 0, **env: str) -> subprocess.CompletedProcess[str]:
         folders = ["--results-dir", str(tmp_path / "r"), "--config-dir", str(tmp_path / "configs")]
@@ -52,9 +50,8 @@ def tuning(cloud: Cloud, tmp_path: Path) -> Run:
     return run
 
 
-def test_a_task_from_processor_to_gpus_and_the_end(
-    cloud: Cloud, tuning: Run, tmp_path: Path
-) -> None:
+def test_a_task_from_processor_to_gpus_and_the_end(cloud: Cloud, untouched: Run) -> None:
+    tuning = untouched
     made = tuning("lightning", "studio", "create", "spell", "--json")
     assert json.loads(made.stdout)["studio"]["status"] == "Stopped"
     (studio,) = cloud.studios.values()

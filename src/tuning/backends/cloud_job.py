@@ -253,7 +253,7 @@ def _run_command(payload: Payload, outbox: Outbox) -> Outcome:
     for name in payload.collect:
         outbox.put("results", root, dict(_wanted(root, name)))
     last = done.stderr.strip().splitlines()[-1:] or [""]
-    message = "" if done.returncode == 0 else f"exit code {done.returncode}: {last[0][:500]}"
+    message = "" if done.returncode == 0 else f"exit code {done.returncode}: {last[0].removeprefix('tuning: ')[:500]}"
     return Outcome(is_well=done.returncode == 0, message=message, manifest=outbox.publish())
 
 

@@ -1,0 +1,161 @@
+"""`tuning lightning submit`, `jobs`, `logs`, `cancel` and `cost`: commands as jobs that need each other."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from cloud_cli import cloud, in_cloud  # noqa: F401
+
+from lightning_server import ENDED, Cloud
+from tuning.lightning_jobs import Ledger
+from tuning.paths import ResultsRoot
+
+Run = Callable[..., Any]
+
+JOBS: dict[str, Any] = {
+    "about": "Laws first, then what follows from them.",
+    "values": {"name": "small"},
+    "jobs": {
+        "late": {"arguments": ["space", "show", "{name}"], "machine": "CPU", "hours": 0.1},
+        "first": {
+            "arguments": ["space", "list"],
+            "machine": "T4",
+            "hours": 0.2,
+            "priority": 3.5,
+        },
+        "second": {
+            "arguments": ["space", "show", "{name}"],
+            "machine": "T4",
+            "needs": ["first"],
+        },
+        "broken": {"arguments": ["space", "show", "nonsense"], "machine": "CPU", "hours": 0.2},
+        "after": {"arguments": ["space", "list"], "machine": "CPU", "needs": ["broken"]},
+        "last": {"arguments": ["space", "list"], "machine": "CPU", "needs": ["after", "first"]},
+    },
+}
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "plan.yaml"
+    path.write_text(yaml.safe_dump(JOBS, sort_keys=False))
+    return path
+
+
+def rows(in_cloud: Run) -> dict[str, dict[str, Any]]:
+    found = json.loads(in_cloud("lightning", "jobs", "--json").stdout)
+    return {row["job"]: row for row in found}
+
+
+def test_jobs_run_in_order_and_what_depends_on_a_failure_is_skipped(
+    cloud: Cloud, in_cloud: Run, file: Path, tmp_path: Path
+) -> None:
+    plan = json.loads(in_cloud("lightning", "submit", str(file), "--dry-run", "--json").stdout)
+    names = [job["job"] for job in plan["jobs"]]
+    # The most worth first, then the cheapest; each after what it needs.
+    assert names == ["first", "late", "broken", "second", "after", "last"]
+    assert cloud.requests == []
+
+    in_cloud("lightning", "submit", str(file), "--name", "plan", expect=1)
+    found = rows(in_cloud)
+    stages = {name: row["stage"] for name, row in found.items()}
+    assert stages == {
+        "late": "done",
+        "first": "done",
+        "second": "done",
+        "broken": "failed",
+        "after": "skipped",
+        "last": "skipped",
+    }
+    assert found["after"]["message"] == "broken failed"
+    assert "nonsense" in found["broken"]["message"]
+    assert not found["broken"]["message"].startswith("tuning:")
+    by_start = sorted(cloud.jobs.values(), key=lambda job: job.created)
+    order = [job.name.split("-")[1] for job in by_start]
+    assert order[0] == "first"
+    assert order.index("first") < order.index("second")
+    assert all(job.state in ENDED for job in cloud.jobs.values())
+    assert cloud.running_studios == []
+    # A command that fails has failed for a reason of its own, and is not tried again.
+    assert [row["submissions"] for row in found.values()] == [1, 1, 1, 1, 0, 0]
+
+    # Asked again, what was done is not done twice.
+    submitted = len(cloud.jobs)
+    in_cloud("lightning", "submit", str(file), "--name", "plan", expect=1)
+    assert len(cloud.jobs) == submitted + 1
+
+    told = json.loads(in_cloud("lightning", "cost", "plan", "--settle", "--json").stdout)
+    asked = sum(job.cost(0) for job in cloud.jobs.values())
+    jobs = [row for row in told["rows"] if row["kind"] == "job"]
+    assert sum(row["settled"] or 0 for row in jobs) == pytest.approx(asked, abs=1e-5)
+    assert {row["name"]: row["estimate"] for row in jobs}["first"] == pytest.approx(0.2 * 0.98)
+    said = in_cloud("lightning", "logs", "plan", "broken").stdout
+    assert "nonsense" in said
+
+
+def test_a_job_whose_machine_is_lost_is_tried_again(
+    cloud: Cloud, in_cloud: Run, tmp_path: Path
+) -> None:
+    job = {"arguments": ["space", "list"], "machine": "CPU", "retries": 1}
+    file = tmp_path / "one.yaml"
+    file.write_text(yaml.safe_dump({"about": "One.", "jobs": {"one": job}}))
+    cloud.taken_away = 1
+    in_cloud("lightning", "submit", str(file), "--name", "one")
+    assert [job.state for job in cloud.jobs.values()] == ["failed", "completed"]
+    ledger = Ledger.read(ResultsRoot(tmp_path / "r").cloud_task("one"))
+    assert ledger.runs["one"].num_lost == 1
+    assert len(ledger.runs["one"].submissions) == 2
+
+    cloud.taken_away = 2
+    again = {**job, "arguments": ["space", "show", "small"]}
+    file.write_text(yaml.safe_dump({"about": "One.", "jobs": {"one": again}}))
+    said = in_cloud("lightning", "submit", str(file), "--name", "one", expect=1)
+    assert "one: lost" in said.stdout
+
+
+def test_a_budget_stops_new_jobs(cloud: Cloud, in_cloud: Run, tmp_path: Path) -> None:
+    job = {"arguments": ["space", "list"], "machine": "A100"}
+    jobs = {"one": job, "two": {**job, "needs": ["one"]}}
+    file = tmp_path / "two.yaml"
+    file.write_text(yaml.safe_dump({"about": "Two.", "jobs": jobs}))
+    said = in_cloud(
+        "lightning", "submit", str(file), "--name", "two", "--max-cost", "0.00001", expect=1
+    )
+    assert "the budget of 1e-05 USD is used up" in said.stderr
+    assert len(cloud.jobs) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"needs": ["nobody"]}, "job one needs 'nobody', which is no job"),
+        ({"needs": ["one"]}, "jobs need each other in a circle: one -> one"),
+        ({"machine": "A10G"}, "no price of machine 'A10G'"),
+        ({"collect": ["../secrets"]}, "must be a path below the results folder"),
+        ({"machin": "CPU"}, "no such key; did you mean machine?"),
+        ({"arguments": []}, "arguments"),
+    ],
+)
+def test_files_of_jobs_that_break_a_law(
+    cloud: Cloud, in_cloud: Run, tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    job = {"arguments": ["space", "list"], "machine": "CPU", **change}
+    file = tmp_path / "bad.yaml"
+    file.write_text(yaml.safe_dump({"about": "Bad.", "jobs": {"one": job}}))
+    said = in_cloud("lightning", "submit", str(file), expect=2)
+    assert message in said.stderr
+    assert cloud.requests == []
+
+
+def test_what_is_not_known_is_said(cloud: Cloud, in_cloud: Run, file: Path) -> None:
+    said = in_cloud("lightning", "cancel", "nothing", "x", expect=2)
+    assert "none has been in the cloud" in said.stderr
+    said = in_cloud("lightning", "submit", "tokens_analysis", expect=2)
+    assert "did you mean token_analysis?" in said.stderr
+    said = in_cloud("lightning", "submit", "token_analysis", "lora_r=8", expect=2)
+    assert "overrides and --config belong to templates of studies" in said.stderr
