@@ -268,7 +268,8 @@ def test_expected_impact_is_what_the_model_of_recommendations_says(tmp_path: Pat
         expected_impacts(root, "planted", [{}])
 
     def surface(proposal: Any) -> float:
-        return 0.4 + 0.05 * proposal.config.lora_config.r / 16 + 0.01 * proposal.seed
+        levels = {4: 0.2, 8: 0.3, 16: 0.4, 32: 0.42}
+        return levels[proposal.config.lora_config.r] + 0.03 * proposal.seed
 
     write_study(root, spec, surface)
     found = expected_impacts(root, "planted", [{}, {"lora_r": 32}, {"lora_r": 4}])
