@@ -16,12 +16,13 @@ from hypothesis import strategies as st
 from planted_records import record_of, spec_of, write_study
 from tuning import files
 from tuning.analysis.impact import expected_impacts
+from tuning.cloud_ledger import JobSpec, Ledger, Stage
 from tuning.cloud_plan import plan_jobs, siblings
 from tuning.cloud_settings import PriceTable, read_settings, read_template, template_names
 from tuning.errors import ConfigError, NotFoundError, ResultsError
 from tuning.fingerprint import training_key
 from tuning.jobs import Job
-from tuning.lightning_jobs import JobSpec, Ledger, Stage, check_needs, in_order, precedence
+from tuning.lightning_jobs import check_needs, in_order, precedence
 from tuning.paths import ResultsRoot
 from tuning.records import write_record
 

@@ -265,7 +265,7 @@ def test_a_training_that_another_process_works_on_is_busy(scene: Scene) -> None:
 
 
 def test_an_attempt_that_a_newer_one_took_over_from_records_nothing(scene: Scene) -> None:
-    job = scene.job(LONG // 10)
+    job = scene.job(LONG // 40)
     scene.backend.submit(job)
     scene.wait_for_checkpoint(job)
     claim(scene.training(job))

@@ -12,7 +12,7 @@ import yaml
 from cloud_cli import cloud, in_cloud  # noqa: F401
 
 from lightning_server import ENDED, Cloud
-from tuning.lightning_jobs import Ledger
+from tuning.cloud_ledger import Ledger
 from tuning.paths import ResultsRoot
 
 Run = Callable[..., Any]

@@ -27,8 +27,8 @@ from tuning import files
 from tuning.backends import transport
 from tuning.backends.process import Limits, WorkerProcess
 from tuning.backends.transport import Stamp
+from tuning.cloud_ledger import Outcome
 from tuning.jobs import TRIAL_RUNNER, Ended, How, Job, write_wish
-from tuning.lightning_jobs import Outcome
 from tuning.paths import ResultsRoot
 from tuning.records import intact_record
 
@@ -252,8 +252,8 @@ def _run_command(payload: Payload, outbox: Outbox) -> Outcome:
     sys.stderr.write(done.stderr)
     for name in payload.collect:
         outbox.put("results", root, dict(_wanted(root, name)))
-    last = done.stderr.strip().splitlines()[-1:] or [""]
-    message = "" if done.returncode == 0 else f"exit code {done.returncode}: {last[0].removeprefix('tuning: ')[:500]}"
+    last = (done.stderr.strip().splitlines()[-1:] or [""])[0].removeprefix("tuning: ")
+    message = "" if done.returncode == 0 else f"exit code {done.returncode}: {last[:500]}"
     return Outcome(is_well=done.returncode == 0, message=message, manifest=outbox.publish())
 
 

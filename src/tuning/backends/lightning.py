@@ -24,12 +24,13 @@ from tuning.backends.cloud_job import HOME, MANIFEST, OUTCOME, PARCELS, VARIABLE
 from tuning.backends.cloud_job import Payload as JobPayload
 from tuning.backends.process import Limits
 from tuning.backends.transport import Parcel
+from tuning.cloud_ledger import JobRun, JobSpec, Outcome, Stage
 from tuning.cloud_settings import CloudSettings, family_of, machine_for
 from tuning.config import ExperimentConfig
 from tuning.errors import CloudError, LockedError, NotFoundError, ResultsError
 from tuning.jobs import TRIAL_RUNNER, Ended, How, Job, write_wish
 from tuning.lightning_integration import Cloud
-from tuning.lightning_jobs import JobRun, JobSpec, Outcome, Scheduler, Stage
+from tuning.lightning_jobs import Scheduler
 from tuning.paths import ResultsRoot, checked_name
 from tuning.records import intact_record
 from tuning.studios import shared_variables
@@ -225,7 +226,7 @@ class LightningBackend:
         self._machine_of, self._together, self._hours_of = machine_of, together, hours_of
         self._priorities = priorities or {}
         self._threads, self._runner = num_threads, runner
-        self._limits = limits or Limits(idle_seconds=_IDLE_SECONDS)
+        self._limits = limits or Limits(idle_seconds=IDLE_SECONDS)
         self._stack = contextlib.ExitStack()
         folder = root.cloud_task(task)
         self._stack.enter_context(files.exclusive_lock(folder.lock, f"task {task}"))
@@ -478,5 +479,5 @@ def _identity(payload: JobPayload, machine: str) -> str:
 
 _LOOK_SECONDS = 0.1
 _SETTLE_POLLS = 4
-_IDLE_SECONDS = 600.0
+IDLE_SECONDS = 600.0
 """A processor that waits for its GPU looks idle."""

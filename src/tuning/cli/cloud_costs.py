@@ -16,7 +16,7 @@ from tuning.cli import options
 from tuning.errors import NotFoundError, nearest
 
 if TYPE_CHECKING:
-    from tuning.lightning_jobs import Ledger
+    from tuning.cloud_ledger import Ledger
     from tuning.paths import ResultsRoot
 
 
@@ -114,8 +114,8 @@ def _settle(root: ResultsRoot, task: str, config_dir: Path) -> None:
 
 
 def _rows(root: ResultsRoot, task: str, config_dir: Path) -> list[_Row]:
+    from tuning.cloud_ledger import Ledger
     from tuning.cloud_settings import read_settings
-    from tuning.lightning_jobs import Ledger
     from tuning.studios import stays
 
     folder, now = root.cloud_task(task), time.time()

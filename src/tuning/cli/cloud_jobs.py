@@ -19,8 +19,9 @@ from tuning.errors import UserError, nearest, shown
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from tuning.cloud_ledger import JobRun, JobSpec, Ledger
     from tuning.cloud_settings import CloudSettings, Template
-    from tuning.lightning_jobs import JobRun, JobSpec, Ledger, Scheduler
+    from tuning.lightning_jobs import Scheduler
     from tuning.paths import ResultsRoot
 
 _MAX_SHOWN = 40
@@ -196,9 +197,9 @@ def _submit_jobs(request: _Request, *, dry_run: bool, quiet: bool, as_json: bool
 def _specs(request: _Request, settings: CloudSettings) -> list[JobSpec]:
     from tuning.backends.cloud_job import VARIABLE, Payload
     from tuning.backends.lightning import command_of, shared_results
+    from tuning.cloud_ledger import JobSpec
     from tuning.cloud_settings import family_of
     from tuning.files import sha256_of_json
-    from tuning.lightning_jobs import JobSpec
     from tuning.studios import shared_variables
 
     found = []
@@ -395,7 +396,7 @@ _WATCH_SECONDS = 1.0
 
 def _rows(root: ResultsRoot, task: str | None) -> list[dict[str, Any]]:
     from tuning import files
-    from tuning.lightning_jobs import Ledger
+    from tuning.cloud_ledger import Ledger
 
     tasks = known_tasks(root) if task is None else [checked_task(root, task)]
     found, now = [], time.time()
@@ -523,8 +524,8 @@ def _cloud_name(results_dir: Path, task: str, job: str) -> str:
     Raises:
         NotFoundError: There is no such task or job, or it was never submitted.
     """
+    from tuning.cloud_ledger import Ledger
     from tuning.errors import NotFoundError
-    from tuning.lightning_jobs import Ledger
     from tuning.paths import ResultsRoot
 
     root = ResultsRoot(results_dir)

@@ -231,7 +231,8 @@ def run_in_cloud(
     Raises:
         UserError: There is no key, the cloud refuses, or a configuration cannot fit.
     """
-    from tuning.backends.lightning import LightningBackend
+    from tuning.backends.lightning import IDLE_SECONDS, LightningBackend
+    from tuning.backends.process import Limits as WorkerLimits
     from tuning.cli.live import live_study
     from tuning.cli.stopping import graceful_stop
     from tuning.cloud_plan import siblings
@@ -240,6 +241,7 @@ def run_in_cloud(
     from tuning.monitor import StudyMonitor
     from tuning.pruning import Pruning, pruner_of
     from tuning.studios import TaskStudio
+    from tuning.study import read_spec
 
     asked = _ask(spec, root, resources)
     plan = asked.plan
@@ -252,7 +254,24 @@ def run_in_cloud(
     # Where trials pause for each other, or follow from results, each is asked for by itself.
     pauses = spec.space.pruning is not Pruning.NONE and (pruner.pauses or spec.deterministic)
     joins = not (pauses or spec.plan().is_adaptive)
-    settled = spec.model_copy(update={"num_threads": spec.num_threads or resources.threads})
+    folder = root.study(spec.name)
+    stored = read_spec(folder) if folder.spec.exists() else None
+    fixed = stored.num_threads if stored else None
+    if fixed and resources.threads not in (None, fixed):
+        raise UserError(
+            f"--threads must be {fixed}, as study {spec.name} began, got {resources.threads}: "
+            f"results depend on it"
+        )
+    settled = spec.model_copy(
+        update={
+            "num_threads": stored.num_threads if stored else resources.threads,
+            "generation_size": stored.generation_size if stored else plan.at_once,
+        }
+    )
+    memory = resources.max_memory
+    worker_limits = WorkerLimits(
+        memory_bytes=int(memory * 2**30) if memory else None, idle_seconds=IDLE_SECONDS
+    )
     monitor = StudyMonitor(settled, root)
     try:
         with graceful_stop() as is_to_stop, live_study(monitor, 0.0, quiet=quiet) as watcher:
@@ -270,6 +289,7 @@ def run_in_cloud(
                 priorities=asked.impacts,
                 hours_of=lambda job, name: hours.get(job.training_key),
                 num_threads=settled.num_threads,
+                limits=worker_limits,
                 runner=runner,
                 said=watcher.said,
             )

@@ -29,6 +29,8 @@ def confirm(
     workers: options.Workers = None,
     per_gpu: options.PerGpu = 1,
     ray_address: options.RayAddress = None,
+    machine: options.CloudMachine = None,
+    spot: options.Spot = None,
     max_memory: options.MaxMemory = None,
     max_time: options.MaxTime = None,
     max_cost: options.MaxCost = None,
@@ -39,6 +41,7 @@ def confirm(
     quiet: options.Quiet = False,
     as_json: options.Json = False,
     results_dir: options.ResultsDir = options.RESULTS_DIR,
+    config_dir: options.ConfigDir = options.CONFIG_DIR,
 ) -> None:
     """Train the first of a ranking, and the default, again on seeds that have chosen nothing.
 
@@ -60,15 +63,17 @@ def confirm(
         hourly_price=hourly_price,
         retry_failed=retry_failed,
         tracking=tracking,
+        machine=machine,
+        spot=spot,
+        config_dir=config_dir,
     )
     root = ResultsRoot(results_dir)
     found = confirmation(root, name, new_name or f"{name}_confirm", seeds, top)
     _say(found, name)
-    if dry_run:
-        study.print_plan(found.spec, results_dir, as_json=as_json)
-        return
-    study.run_and_print(found.spec, results_dir, resources, quiet=quiet, as_json=as_json)
-    if not as_json:
+    study.run_or_plan(
+        found.spec, results_dir, resources, dry_run=dry_run, quiet=quiet, as_json=as_json
+    )
+    if not (as_json or dry_run):
         own = options.results_dir_option(results_dir)
         typer.echo(f"study: {root.study(found.spec.name).root}")
         typer.echo(f"what it says of study {name}: tuning report {name}{own}")

@@ -194,6 +194,8 @@ class Resources:
         for name, value in own.items():
             if value is not None and not in_cloud:
                 raise UserError(f"--{name} belongs to --backend lightning")
+        if in_cloud and self.per_gpu != 1:
+            raise UserError("--per-gpu belongs to your own machines; a job has its machine alone")
         if in_cloud and self.hourly_price:
             raise UserError(
                 "--hourly-price belongs to your own machines; jobs of Lightning.AI cost what it "
