@@ -103,7 +103,7 @@ SMALL = {
 
 
 @pytest.mark.parametrize(
-    ("num_trials", "silence"), [(12, 3.0), pytest.param(31, 10.0, marks=pytest.mark.nightly)]
+    ("num_trials", "silence"), [(13, 3.0), pytest.param(31, 10.0, marks=pytest.mark.nightly)]
 )
 def test_all_configurations_come_through_everything_that_goes_wrong(
     cloud: Cloud, driver: Driver, tmp_path: Path, num_trials: int, silence: float
@@ -169,7 +169,7 @@ def test_all_configurations_come_through_everything_that_goes_wrong(
 
     # Every cent: what the ledger knows is what the cloud asks for.
     asked = sum(job.cost(time.time()) for job in cloud.jobs.values())
-    assert ledger.cost() == pytest.approx(asked, rel=0.02, abs=1e-4)
+    assert ledger.cost() == pytest.approx(asked, abs=1e-5)
     # One job a training.
     trainings = {r["result"]["training_key"] for r in records}
     assert len([run for run in ledger.runs.values() if run.submissions]) <= len(trainings) + 1
@@ -186,7 +186,7 @@ def space_of(num_trials: int, tmp_path: Path) -> str:
 
 def test_a_killed_driver_finds_its_jobs_again(cloud: Cloud, driver: Driver, tmp_path: Path) -> None:
     write_settings(tmp_path / "configs", cloud, max_jobs=4)
-    space = space_of(12, tmp_path)
+    space = space_of(13, tmp_path)
     first = driver(0.05, space)
     wait(lambda: sum(job.state == "completed" for job in list(cloud.jobs.values())) >= 2)
     at_work = set(wait(lambda: running(cloud)))
@@ -195,10 +195,8 @@ def test_a_killed_driver_finds_its_jobs_again(cloud: Cloud, driver: Driver, tmp_
     submitted = set(cloud.jobs)
     found = ended(driver(0.05, space))
     assert found["end"] == "finished"
-    assert Counter(r["result"]["status"] for r in found["records"]) == {
-        "completed": 30,
-        "failed": 1,
-    }
+    states = Counter(record["result"]["status"] for record in found["records"])
+    assert states == {"completed": 12, "failed": 1}
     # What ran went on: nothing of it was submitted or trained again.
     again = [cloud.jobs[id].name for id in cloud.jobs if id not in submitted]
     assert not at_work & set(again)

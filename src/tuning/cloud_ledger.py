@@ -127,6 +127,8 @@ class JobRun:
     refused_since: float | None = None
     """When the cloud first had no machine for it, in a row."""
     is_cancelled: bool = False
+    is_collected: bool = False
+    """Whether what it wrote has been taken in."""
     unseen_since: float | None = None
     """When its outcome was first missed."""
     settling: list[float] = field(default_factory=list)
@@ -177,6 +179,7 @@ _EVENTS: Mapping[str, Mapping[str, Any]] = {
     "lost": {"job": str, "message": str},
     "waiting": {"job": str},
     "ended": {"job": str, "stage": str},
+    "collected": {"job": str},
     "settled": {"job": str, "number": int, "cost": _NUMBER},
 }
 """What lines of the ledger must hold; of others nothing is read."""
@@ -243,13 +246,17 @@ class Ledger:
                 self.runs[spec.name] = JobRun(spec, place=len(self.runs))
             else:
                 known.spec, known.stage = spec, Stage.WAITING
-                known.is_cancelled, known.outcome, known.message = False, None, ""
+                known.is_cancelled = known.is_collected = False
+                known.outcome, known.message = None, ""
         elif kind in _EVENTS:
             _APPLY[kind](self.runs[line["job"]], line)
 
 
 def _submitting(run: JobRun, line: Mapping[str, Any]) -> None:
     run.stage, run.unseen_since = Stage.SUBMITTED, None
+    if run.submissions and run.submissions[-1].number == line["number"]:
+        # The cloud never had it: this is the same one, tried again.
+        run.submissions.pop()
     run.submissions.append(
         Submission(
             number=line["number"],
@@ -291,6 +298,10 @@ def _ended(run: JobRun, line: Mapping[str, Any]) -> None:
     _close(run, line)
 
 
+def _collected(run: JobRun, line: Mapping[str, Any]) -> None:
+    run.is_collected = True
+
+
 def _close(run: JobRun, line: Mapping[str, Any]) -> None:
     if run.submissions:
         last = run.submissions[-1]
@@ -313,5 +324,6 @@ _APPLY: Mapping[str, Callable[[JobRun, Mapping[str, Any]], None]] = {
     "lost": _lost,
     "waiting": _waiting,
     "ended": _ended,
+    "collected": _collected,
     "settled": _settled,
 }

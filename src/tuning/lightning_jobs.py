@@ -194,7 +194,8 @@ class Scheduler:
         """Have a job run; one of the same name and identity that the cloud has is adopted.
 
         Returns:
-            The job. Where an earlier one of that name is over it begins anew.
+            The job. One that was done, and whose results nobody has taken in, is handed over as it
+            is; where another one of that name is over it begins anew.
 
         Raises:
             ResultsError: The disk refuses.
@@ -204,8 +205,29 @@ class Scheduler:
             if known.spec.identity == spec.identity:
                 return known
             self._remove(known, "another job of its name is asked for")
+        elif known is not None and self._waits_to_be_collected(known, spec):
+            return known
         self.ledger.note("planned", job=spec.name, spec=spec.model_dump(mode="json"))
         return self.ledger.runs[spec.name]
+
+    def _waits_to_be_collected(self, known: JobRun, spec: JobSpec) -> bool:
+        """Whether a job was done, and the driver killed before it took in what came of it."""
+        if known.stage is not Stage.DONE or known.is_collected:
+            return False
+        if known.spec.identity != spec.identity:
+            return False
+        if known.outcome is None:
+            known.outcome = self._outcome_of(known)
+        return known.outcome is not None
+
+    def collected(self, run: JobRun) -> None:
+        """Note that what a job wrote has been taken in.
+
+        Raises:
+            ResultsError: The disk refuses.
+        """
+        if not run.is_collected:
+            self.ledger.note("collected", job=run.spec.name)
 
     def add_once(self, spec: JobSpec) -> JobRun:
         """Have a job run unless the same work was done before.
@@ -455,12 +477,11 @@ class Scheduler:
         if spot and (offer is None or offer.spot_per_hour is None):
             spot = False
         price = offer.spot_per_hour if spot and offer else None
-        number = len({s.cloud_name for s in run.submissions}) + 1
+        number = len(run.submissions) + 1
         last = run.current
         if last is not None and last.cloud_id is None:
             # Nobody has heard of it: the name is still free, or it is the very job.
             number, name = last.number, last.cloud_name
-            run.submissions.pop()
         else:
             name = self._cloud_name(spec.name, number)
         self.ledger.note(
@@ -495,7 +516,6 @@ class Scheduler:
         since = run.refused_since or now
         # Nothing was submitted: the line before it is taken back.
         self.ledger.note("waiting", job=run.spec.name, message=str(error))
-        run.submissions.pop()
         run.refused_since = since
         self._room = max(self._least, len(self.live))
         pause = min(_REFUSED_SECONDS, 6 * self.settings.scheduler.poll_seconds)

@@ -325,6 +325,8 @@ class LightningBackend:
         if handle.ended is None:
             return None
         del self._handles[handle.job.trial_id]
+        if handle.run is not None:
+            self.scheduler.collected(handle.run)
         handle.locks.close()
         return handle.ended
 

@@ -312,6 +312,7 @@ def _run_jobs(
         for run in runs:
             if run.stage.value == "done":
                 collect(drive, run, root)
+                scheduler.collected(run)
         scheduler.settle(4 * settings.scheduler.poll_seconds)
     return runs
 
