@@ -15,6 +15,7 @@ from tuning.jobs import Job
 from tuning.lightning_jobs import precedence
 from tuning.memory import MACHINES, check_fits
 from tuning.paths import ResultsRoot
+from tuning.ranking import Contender
 from tuning.records import intact_record
 from tuning.study import StudySpec, trial_index
 
@@ -138,7 +139,7 @@ def _planned(
     named = machine or machine_for(proposals[0].config)
     for proposal in proposals:
         _check_files(proposal.config, settings)
-        check_machine(proposal.config, named)
+        check_machine(proposal, named)
     longest = max(proposals, key=lambda p: p.config.training_config.max_steps)
     num_evaluations = len({weights_key(p.config) for p in proposals})
     seconds = seconds_on(longest.config, num_evaluations, family_of(named))
@@ -154,8 +155,8 @@ def _planned(
     )
 
 
-def check_machine(config: ExperimentConfig, machine: str) -> None:
-    """Refuse a configuration that cannot fit on a machine of the cloud.
+def check_machine(proposal: Proposal, machine: str) -> None:
+    """Refuse a trial that cannot fit on a machine of the cloud.
 
     Raises:
         ConfigError: It needs more memory than there is.
@@ -164,10 +165,12 @@ def check_machine(config: ExperimentConfig, machine: str) -> None:
     name = machine.lower() if machine.lower() in MACHINES else (family or "cpu").lower()
     if name in MACHINES:
         try:
-            check_fits(config, MACHINES[name])
+            check_fits(proposal.config, MACHINES[name])
         except ConfigError as error:
+            label = Contender(parameters=proposal.parameters, trial_ids=[], objectives=[]).label
             raise ConfigError(
-                f"{error}; or another machine: --gpu-tier a100, or --machine NAME"
+                f"trial {proposal.trial_id} ({label}): {error}; or choose another machine for all: "
+                f"--gpu-tier a100, or --machine NAME"
             ) from error
 
 

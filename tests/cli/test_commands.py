@@ -120,7 +120,8 @@ def test_all_mistakes_of_a_file_come_together(run_program: Any, tmp_path: Path) 
         (("evaluate", "--model", "tinny"), ("tinny", "tiny")),
         (("evaluate", "--model", "tiny", "--adapter", "nowhere"), ("nowhere", "no adapter")),
         (("--count", "3"), ("--count belongs to --mode sweep",)),
-        (("--mode", "lightning"), ("lightning_jobs",)),
+        (("--mode", "lightning"), ("Qwen/Qwen3-4B needs about", "--gpu-tier a100")),
+        (("--mode", "lightning", "--gpu-tier", "a100"), ("no key for Lightning.AI",)),
         (("--mode", "token-analysis", "--focus", "transfer"), ("--focus", "trains nothing")),
         (
             ("tasks", "preview", "spelling_difficulty=hardd"),

@@ -159,3 +159,48 @@ def test_what_is_not_known_is_said(cloud: Cloud, in_cloud: Run, file: Path) -> N
     assert "did you mean token_analysis?" in said.stderr
     said = in_cloud("lightning", "submit", "token_analysis", "lora_r=8", expect=2)
     assert "overrides and --config belong to templates of studies" in said.stderr
+
+
+def test_mode_lightning_plans_each_training_with_machine_hours_and_cost(
+    in_cloud: Run, tmp_path: Path
+) -> None:
+    told = json.loads(
+        in_cloud("--mode", "lightning", "--dry-run", "--gpu-tier", "a100", "--json").stdout
+    )
+    assert (told["trials"], told["trainings"]) == (33, 23)
+    assert {job["machine"] for job in told["jobs"]} == {"A100"}
+    assert told["cost"] == pytest.approx(sum(job["hours"] * 5.68 for job in told["jobs"]))
+    assert told["hours"] == pytest.approx(sum(job["hours"] for job in told["jobs"]))
+    assert sum(len(job["trials"]) for job in told["jobs"]) == 33
+    said = in_cloud("--mode", "lightning", "--dry-run", "--gpu-tier", "a100").stdout
+    assert "33 trials in 23 trainings, a job each: 23 on A100 at 5.68 USD an hour" in said
+    assert "prices as of 2026-07-30, not verified" in said
+    # Each on its own tier: Qwen3-4B does not fit on a processor of 16 GB.
+    said = in_cloud("--mode", "lightning", "--dry-run", expect=2)
+    assert "--gpu-tier a100" in said.stderr
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize(("auto_scale", "at_once"), [("true", 4), ("false", 1)])
+def test_auto_scale_decides_how_many_run_at_once(
+    in_cloud: Run, auto_scale: str, at_once: int
+) -> None:
+    told = in_cloud(
+        *("study", "run", "--space", "quick", "--backend", "lightning", "--dry-run", "--json"),
+        f"lightning_config.auto_scale={auto_scale}",
+    )
+    assert json.loads(told.stdout)["at_once"] == at_once
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--machine", "A100"], "--machine belongs to --backend lightning"),
+        (["--backend", "lightning", "--hourly-price", "2"], "--hourly-price belongs to your own"),
+        (["--backend", "lightning", "--per-gpu", "2"], "--per-gpu belongs to your own"),
+        (["--backend", "lightning", "--machine", "T5", "--dry-run"], "no price of machine 'T5'"),
+    ],
+)
+def test_options_that_do_not_go_together(in_cloud: Run, options: list[str], message: str) -> None:
+    said = in_cloud("study", "run", "--space", "quick", *options, expect=2)
+    assert message in said.stderr

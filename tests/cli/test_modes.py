@@ -16,9 +16,6 @@ from tuning.cli.main import app
 from tuning.config import FLAT_OF, KEYS, value_at
 
 MODES = ("single", "grid", "sweep", "lightning")
-MISSING = {
-    "lightning": "jobs in lightning_jobs.py",
-}
 FOCUS_TRANSFER = {
     "transfer_config.position_task_weight": 0.6,
     "transfer_config.count_task_weight": 0.6,
@@ -70,11 +67,11 @@ def test_each_option_changes_what_it_says_and_nothing_else(
     program: Program, tmp_path: Path, plain: Any, mode: str, option: str
 ) -> None:
     arguments, expected = OPTIONS[option]
-    done = program("--mode", mode, *arguments, "--dry-run", "--config-dir", "with")
-    if mode in MISSING:
-        done.assert_one_clear_line(f"--mode {mode} needs {MISSING[mode]}", "do not exist yet")
-        assert not (tmp_path / "with").exists()
+    if mode == "lightning":
+        check_mode_lightning(program, arguments, changes_training=option == "--english-only")
+        assert list(tmp_path.iterdir()) == []
         return
+    done = program("--mode", mode, *arguments, "--dry-run", "--config-dir", "with")
     assert done.returncode == 0, done.stderr
     found = written(tmp_path / "with")
     if mode == "sweep":
@@ -96,6 +93,23 @@ def test_each_option_changes_what_it_says_and_nothing_else(
     assert all(len(changed(config, default)) == 1 for config in others.values())
     # A weight of 0.6 is no candidate, so each weight has one variation more.
     assert len(found) == (33 if option == "--focus" else 31)
+
+
+def check_mode_lightning(program: Program, arguments: list[str], changes_training: bool) -> None:
+    """What would be submitted is the study that the options ask for, on the machine of the tier."""
+    tier = [] if "--gpu-tier" in arguments else ["--gpu-tier", "a100"]
+    plain = ["--mode", "lightning", "--dry-run", "--json"]
+    done = program(*plain, *arguments, *tier)
+    if not tier:
+        # One variation is too large for a T4, and is named.
+        done.assert_one_clear_line("(batch_size=32)", "a T4 has 14.2 GiB to use", "would fit")
+        return
+    assert done.returncode == 0, done.stderr
+    plan = json.loads(done.stdout)
+    assert {job["machine"] for job in plan["jobs"]} == {"A100"}
+    before = json.loads(program(*plain, "--gpu-tier", "a100").stdout)
+    trained = [{job["training"] for job in p["jobs"]} for p in (plan, before)]
+    assert (trained[0] != trained[1]) is changes_training
 
 
 @pytest.mark.usefixtures("warm_studies")

@@ -206,6 +206,19 @@ def _plan_lines(spec: StudySpec, asked: _Asked) -> list[str]:
     return lines
 
 
+def ensure_cloud(spec: StudySpec, results_dir: Path, resources: options.Resources) -> None:
+    """Refuse what the cloud cannot run, or cannot be asked for, before anything is written.
+
+    Raises:
+        UserError: A configuration cannot fit, a machine has no price, or there is no key.
+    """
+    from tuning.lightning_integration import load_sdk
+    from tuning.paths import ResultsRoot
+
+    _ask(spec, ResultsRoot(results_dir), resources)
+    load_sdk()
+
+
 # --- the run ------------------------------------------------------------------------------------
 
 

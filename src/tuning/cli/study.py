@@ -406,8 +406,12 @@ def run_and_print(
     from tuning.cli.space import print_notes
     from tuning.cli.trial import ensure_model
 
-    if resources.backend is not options.BackendName.LIGHTNING:
+    if resources.backend is options.BackendName.LIGHTNING:
         # A job of the cloud has the model, or fetches it there.
+        from tuning.cli.cloud_study import ensure_cloud
+
+        ensure_cloud(spec, results_dir, resources)
+    else:
         ensure_model(spec.base)
     root = options.results_root(results_dir)
     if not quiet:
