@@ -16,9 +16,16 @@ from hypothesis import strategies as st
 from planted_records import record_of, spec_of, write_study
 from tuning import files
 from tuning.analysis.impact import expected_impacts
+from tuning.backends.cloud_job import Payload
 from tuning.cloud_ledger import JobSpec, Ledger, Stage
 from tuning.cloud_plan import plan_jobs, siblings
-from tuning.cloud_settings import PriceTable, read_settings, read_template, template_names
+from tuning.cloud_settings import (
+    PriceTable,
+    is_same_machine,
+    read_settings,
+    read_template,
+    template_names,
+)
 from tuning.errors import ConfigError, NotFoundError, ResultsError
 from tuning.fingerprint import training_key
 from tuning.jobs import Job
@@ -279,3 +286,28 @@ def test_expected_impact_is_what_the_model_of_recommendations_says(tmp_path: Pat
     assert "configurations of study planted" in found[0].why
     # What looks best and was seen once is worth more than what is surely poor.
     assert found[1].points > found[2].points
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "is_same"),
+    [
+        ("A100", "A100_80GB", True),
+        ("a100_40gb_x_8", "A100_X_8", True),
+        ("A100", "A100_X_8", False),
+        ("CPU", "CPU_X_4", True),
+        ("CPU", "CPU_X_8", False),
+        ("T4", "L4", False),
+        ("RTXP_6000", "RTXP_6000_X_2", False),
+    ],
+)
+def test_kinds_of_machines(one: str, other: str, is_same: bool) -> None:
+    assert is_same_machine(one, other) is is_same
+
+
+def test_what_a_job_is_to_do_fits_into_a_variable_with_all_its_siblings(small_config: Any) -> None:
+    job = Job(study="s", trial_id="0000-00000000", config=small_config(), seed=1)
+    jobs = tuple(job.model_copy(update={"trial_id": f"{n:04d}-00000000"}) for n in range(65))
+    payload = Payload(results="/shared/results", jobs=jobs)
+    assert Payload.unpacked(payload.packed()) == payload
+    # Linux takes 128 KiB; nobody says what the cloud does.
+    assert len(payload.packed()) < 8192

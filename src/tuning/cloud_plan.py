@@ -191,7 +191,7 @@ def _check_files(config: ExperimentConfig, settings: CloudSettings) -> None:
 
 
 def siblings(job: Job, plan: CloudPlan, root: ResultsRoot, spec: StudySpec) -> list[Job]:
-    """Return the other trials of a job's training that have no record yet, shortest first.
+    """Return other trials of a job's training that have no record yet, shortest first.
 
     A job that pauses brings none along: what becomes of it is not known yet.
     """
@@ -214,5 +214,9 @@ def siblings(job: Job, plan: CloudPlan, root: ResultsRoot, spec: StudySpec) -> l
                 "seed": p.seed,
             }
         )
-        for p in others
+        for p in others[:_MAX_TOGETHER]
     ]
+
+
+_MAX_TOGETHER = 64
+"""Trials that come along in one job: what it is to do stands in a variable, and these are short."""

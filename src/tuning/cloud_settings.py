@@ -5,6 +5,7 @@ Each is looked for in the user's folder of configurations first, then in ours.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path, PurePosixPath
@@ -218,6 +219,22 @@ def machine_for(config: ExperimentConfig) -> str:
     """Return the cloud machine that a configuration runs on: the one it names, or its tier's."""
     lightning = config.lightning_config
     return _machine(lightning.machine or MACHINES_OF_TIERS[lightning.gpu_tier])
+
+
+def is_same_machine(one: str, other: str) -> bool:
+    """Whether two names mean machines of the same kind, whatever memory their GPUs have."""
+    return _kind_of(one) == _kind_of(other)
+
+
+def _kind_of(machine: str) -> tuple[str, int]:
+    found = _KIND.fullmatch(_machine(machine))
+    if found is None:
+        return _machine(machine), 1
+    family, count = found["family"], found["count"]
+    return family, int(count) if count else (4 if family == "CPU" else 1)
+
+
+_KIND = re.compile(r"(?P<family>[A-Z0-9]+?)(?:_[0-9]+GB)?(?:_X_(?P<count>[0-9]+))?")
 
 
 def family_of(machine: str) -> str | None:

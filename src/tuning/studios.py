@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 import tuning
 from tuning import files
-from tuning.cloud_settings import CloudSettings, Phase, family_of
+from tuning.cloud_settings import CloudSettings, Phase, family_of, is_same_machine
 from tuning.errors import CapacityError, CloudError, NotFoundError, ResultsError, UserError, shown
 from tuning.lightning_integration import Cloud, StudioState
 from tuning.paths import CloudTaskFolder, ResultsRoot, checked_name
@@ -239,7 +239,7 @@ class TaskStudio:
         return state
 
     def _is_on(self, state: StudioState, machine: str) -> bool:
-        return state.machine is not None and state.machine.upper() == machine
+        return state.machine is not None and is_same_machine(state.machine, machine)
 
     def _wait_until_it_answers(self) -> None:
         """Wait until a command runs: a Studio says that it runs some time before it does."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -105,6 +107,32 @@ def test_a_task_from_processor_to_gpus_and_the_end(cloud: Cloud, untouched: Run)
     tuning("lightning", "studio", "delete", "spell", "--yes")
     assert cloud.studios == {}
     assert json.loads(tuning("lightning", "cost", "spell", "--json").stdout)["total"] > 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_command_that_is_ended_leaves_no_machine_running(
+    cloud: Cloud, tuning: Run, tmp_path: Path, number: signal.Signals
+) -> None:
+    tuning("lightning", "studio", "create", "spell", "--no-setup")
+    folders = ["--results-dir", str(tmp_path / "r"), "--config-dir", str(tmp_path / "configs")]
+    command = ["lightning", "studio", "run", "spell", "--phase", "test", *folders]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tuning", *command, "--", "sleep", "60"],
+        env={**os.environ, **client_env(cloud.url, tmp_path)},
+        stderr=subprocess.PIPE,
+        # A run in the background inherits that SIGINT is ignored; a person at a terminal does not.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    until = time.monotonic() + 60
+    while not any(b"sleep 60" in body for body in cloud.bodies):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    assert cloud.running_studios == ["tuning-spell"]
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert b"Traceback" not in said
+    assert cloud.running_studios == []
 
 
 def test_one_studio_one_task(cloud: Cloud, tuning: Run) -> None:

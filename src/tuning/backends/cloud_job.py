@@ -9,6 +9,7 @@ the next job goes on from the checkpoint of this one.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 import os
@@ -17,6 +18,7 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -33,7 +35,7 @@ from tuning.paths import ResultsRoot
 from tuning.records import intact_record
 
 VARIABLE = "TUNING_JOB"
-HOME = "tuning"
+HOME = "tuning-out"
 """The folder of a job's home that the driver looks into."""
 OUTCOME, MANIFEST, PARCELS = "outcome.json", "manifest.json", "parcels"
 
@@ -57,6 +59,15 @@ class Payload(BaseModel):
     limits: dict[str, float | int | None] = {}
     runner: str = TRIAL_RUNNER
     publish_seconds: float = 10.0
+
+    def packed(self) -> str:
+        """Return it as the text of a variable, which may not be long."""
+        return base64.b64encode(zlib.compress(self.model_dump_json().encode(), 9)).decode()
+
+    @classmethod
+    def unpacked(cls, text: str) -> Payload:
+        """Return what `packed` made a text of."""
+        return cls.model_validate_json(zlib.decompress(base64.b64decode(text)))
 
 
 class Entry(BaseModel):
@@ -273,7 +284,7 @@ _TAKEN_AWAY = 143
 
 def main() -> None:
     """Do what TUNING_JOB says."""
-    payload = Payload.model_validate_json(os.environ[VARIABLE])
+    payload = Payload.unpacked(os.environ[VARIABLE])
     home = Path(os.environ.get("LIGHTNING_ARTIFACTS_DIR") or ".") / HOME
     shutil.rmtree(home, ignore_errors=True)
     home.mkdir(parents=True)

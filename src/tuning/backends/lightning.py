@@ -294,7 +294,7 @@ class LightningBackend:
             name=job.trial_id,
             command=command_of(self._settings, settings.max_hours),
             machine=machine,
-            env={VARIABLE: payload.model_dump_json(), **shared_variables(self._settings)},
+            env={VARIABLE: payload.packed(), **shared_variables(self._settings)},
             priority=impact,
             why=why,
             hours=hours,
@@ -406,7 +406,7 @@ class LightningBackend:
     def _place(self, folder: str, run: JobRun) -> Path | None:
         """Return where a folder that a job offers belongs, or None where it is not ours."""
         kind, _, name = folder.partition("/")
-        payload = JobPayload.model_validate_json(run.spec.env[VARIABLE])
+        payload = JobPayload.unpacked(run.spec.env[VARIABLE])
         trials = {job.trial_id: job for job in payload.jobs}
         if kind == "training":
             return self._root.training(checked_name(name, "training key")).root
@@ -437,7 +437,7 @@ class LightningBackend:
 
     def _send_wish(self, handle: _Handle) -> None:
         assert handle.run is not None
-        payload = JobPayload.model_validate_json(handle.run.spec.env[VARIABLE])
+        payload = JobPayload.unpacked(handle.run.spec.env[VARIABLE])
         self._drive.write_wish(handle.job.training_key, payload.jobs[0].attempt)
 
     def cancel(self, job: Job) -> None:

@@ -221,7 +221,7 @@ def _specs(request: _Request, settings: CloudSettings) -> list[JobSpec]:
                 name=name,
                 command=command_of(settings, max_hours),
                 machine=machine,
-                env={VARIABLE: payload.model_dump_json(), **shared_variables(settings)},
+                env={VARIABLE: payload.packed(), **shared_variables(settings)},
                 needs=job.needs,
                 priority=job.priority,
                 why="as the file says" if job.priority else "",

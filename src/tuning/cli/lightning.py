@@ -14,6 +14,7 @@ import typer
 
 from tuning.cli import cloud_costs, cloud_jobs, options
 from tuning.cli.progress import ERRORS
+from tuning.cli.stopping import ending_tidily
 from tuning.errors import CloudError, UserError
 
 if TYPE_CHECKING:
@@ -247,9 +248,10 @@ def create(
         _say_plan(settings, ["develop"] if setup else [], what, as_json=as_json)
         return
     opened = _open(task, results_dir, settings)
-    opened.create(studio)
-    if setup:
-        prepare(opened, sleeps=True, quiet=quiet, project=project)
+    with ending_tidily():
+        opened.create(studio)
+        if setup:
+            prepare(opened, sleeps=True, quiet=quiet, project=project)
     _say(opened.state(), task, as_json=as_json)
 
 
@@ -308,7 +310,8 @@ def _enter(
         _say_plan(settings, [phase], what, as_json=as_json)
         return
     opened = _open(task, results_dir, settings)
-    state = opened.enter(phase, sleeps=not no_sleep, spot=spot)
+    with ending_tidily():
+        state = opened.enter(phase, sleeps=not no_sleep, spot=spot)
     _say(state, task, as_json=as_json)
     if not as_json:
         price = settings.prices.per_hour(wanted.machine)
@@ -351,7 +354,7 @@ def run(
         _say_plan(settings, [phase], what, as_json=as_json)
         return
     opened = _open(task, results_dir, settings)
-    with opened.during(phase, stops=then == "stop"):
+    with ending_tidily(), opened.during(phase, stops=then == "stop"):
         said, code = opened.cloud.run_in_studio(opened.name, text, minutes)
     if as_json:
         typer.echo(json.dumps({"output": said, "code": code}))
