@@ -7,6 +7,7 @@ to misbehave: to lose a reply after acting, to refuse, to have no machine, to be
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
@@ -554,6 +555,10 @@ class Cloud:
         self.secrets[body["name"]] = body["value"]
         return {"id": f"q-{body['name']}", "name": body["name"]}
 
+    def _change_secret(self, query: Any, body: Any, id: str) -> Any:
+        self.secrets[id.removeprefix("q-")] = body["value"]
+        return {"id": id, "name": id.removeprefix("q-")}
+
     # Files: of the teamspace's drive, or of a Studio; jobs/NAME/ on the drive are artifacts of a job
 
     def _place(self, studio: str | None, path: str) -> Path:
@@ -646,6 +651,7 @@ ROUTES = [
     ("GET P/page-logs", "logs"),
     ("GET P/secrets", "secrets"),
     ("POST P/secrets", "set_secret"),
+    ("PUT P/secrets/([^/]+)", "change_secret"),
     ("GET P/workload-tags", "tags"),
     ("PUT P/workloads/job/([^/]+)/tags", "set_tags"),
     (f"POST {FILES}/blobs", "upload"),
@@ -672,6 +678,9 @@ class Handler(BaseHTTPRequestHandler):
             self._send(200, {})
             return
         code = cloud.status(self.command, parts.path)
+        # Uploads go to addresses that are signed, here as there.
+        if not parts.path.startswith("/put/") and not self._is_allowed():
+            code = 401
         if code is not None:
             self._send(
                 code, {"code": 13, "message": "the server was told to refuse", "details": []}
@@ -692,6 +701,10 @@ class Handler(BaseHTTPRequestHandler):
             self._send(answer.code, {"code": 5, "message": answer.message, "details": []})
         else:
             self._send(200, answer)
+
+    def _is_allowed(self) -> bool:
+        known = base64.b64encode(f"{USER}:{KEY}".encode()).decode()
+        return self.headers.get("Authorization") in (f"Basic {known}", f"Bearer {KEY}")
 
     def _send(self, code: int, answer: Any) -> None:
         data = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
@@ -734,9 +747,15 @@ def main() -> None:
     """Serve a cloud until Ctrl-C; print the variables with which `tuning` finds it."""
     root = Path(sys.argv[1] if len(sys.argv) > 1 else "loopback_cloud").absolute()
     with serving(root) as cloud:
+        folder = root / "configs" / "lightning"
+        folder.mkdir(parents=True, exist_ok=True)
+        # A Studio here has the environment of this process: nothing is installed.
+        settings = f"shared_folder: {cloud.shared}/tuning\ndrive_folder: tuning\nsetup: []\n"
+        (folder / "studio.yaml").write_text(settings)
+        (folder / "scheduler.yaml").write_text("poll_seconds: 1\npull_seconds: 2\nmax_jobs: 2\n")
         print(f"export LIGHTNING_CLOUD_URL={cloud.url} LIGHTNING_API_KEY={KEY}")
         print(f"export LIGHTNING_USER_ID={USER} LIGHTNING_TEAMSPACE={OWNER}/{TEAMSPACE}")
-        print(f"# its shared folder is {cloud.shared}, on the drive: the root", flush=True)
+        print(f"# and with every command: --config-dir {root / 'configs'}", flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             while True:
                 cloud.look()

@@ -188,6 +188,10 @@ def test_an_old_table_of_prices_is_warned_of() -> None:
         ("studio", {"drive_folder": "../x"}, "must be a path on the drive"),
         ("studio", {"deadlines": {"strat": 1}}, "no such key; did you mean start?"),
         ("phases", {"test": {"machine": "T4", "hours": 0}}, "hours"),
+        ("studio", {"setup": ["{oops}"]}, r"\{oops\} cannot be filled in"),
+        ("studio", {"teamspace": "a/b/c"}, "must be OWNER/NAME"),
+        ("prices", {"as_of": "2999-01-01", "source": "x", "machines": {}}, "must not lie in the"),
+        ("prices", {"as_of": "2026-01-01", "source": "x", "machines": {"T4": {}}}, "T4"),
         ("prices", {"as_of": "yesterday", "source": "x", "machines": {}}, "as_of"),
         ("prices", {"as_of": "2026-01-01", "source": "x", "machines": {"T4": {"A": -1}}}, "T4"),
     ],
@@ -227,8 +231,13 @@ def test_a_plan_has_a_job_for_each_training_on_the_machine_of_its_configuration(
     assert {job.machine for job in plan.jobs} == {"CPU"}
     assert sorted(plan.order) == list(range(len(known)))
     assert plan.cost == pytest.approx(sum(j.hours * 0.44 for j in plan.jobs if j.hours))
-    costs = [job.cost for job in plan.jobs]
+    # The default first, which all others are compared with; then the cheap ones.
+    assert plan.jobs[0] is shared
+    costs = [job.cost for job in plan.jobs[1:]]
     assert costs == sorted(costs)
+    assert plan.hours is not None
+    assert plan.clock_hours is not None
+    assert plan.hours / plan.at_once <= plan.clock_hours <= plan.hours
 
     on_gpu = plan_jobs(spec, root, settings, machine="A100")
     assert {job.machine for job in on_gpu.jobs} == {"A100"}
@@ -251,9 +260,10 @@ def test_worth_comes_before_cost_and_is_explained(tmp_path: Path) -> None:
     known = list(spec.plan().known())
     worth = {known[-1].trial_id: (0.5, "for a test"), known[1].trial_id: (2.0, "for another")}
     plan = plan_jobs(spec, root, settings, impacts=worth)
-    assert plan.jobs[0].why == "for another"
-    assert plan.jobs[0].impact == 2.0
-    assert [job.impact for job in plan.jobs] == sorted((j.impact for j in plan.jobs), reverse=True)
+    first, *others = plan.jobs
+    assert first.why == "the default, with which all others are compared: first"
+    assert others[0].why == "for another"
+    assert [job.impact for job in others] == sorted((j.impact for j in others), reverse=True)
     assert plan.jobs[-1].why == "nothing is known of its worth: cheap first"
 
 

@@ -1,4 +1,4 @@
-"""The loopback cloud, held by the vendor's own SDK: without it these tests are skipped."""
+"""The loopback cloud, held by the vendor's own SDK."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from pathlib import Path
 import pytest
 
 from lightning_server import KEY, OWNER, TEAMSPACE, USER, Cloud, serving
-
-pytest.importorskip("lightning_sdk")
 
 
 @pytest.fixture

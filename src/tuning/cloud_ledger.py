@@ -97,6 +97,8 @@ class Submission:
     """US dollars, from its time and its price."""
     settled: float | None = None
     """US dollars, by the cloud, once they move no more."""
+    said: list[float] = field(default_factory=list)
+    """The last answers of the cloud, until they are equal."""
 
     def seconds(self, now: float) -> float:
         """Return how long it has had its machine."""
@@ -131,7 +133,6 @@ class JobRun:
     """Whether what it wrote has been taken in."""
     unseen_since: float | None = None
     """When its outcome was first missed."""
-    settling: list[float] = field(default_factory=list)
     outcome: Outcome | None = None
 
     @property

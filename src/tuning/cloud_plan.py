@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -40,6 +41,11 @@ class PlannedJob:
         """US dollars, expected."""
         return None if self.hours is None else self.hours * self.per_hour
 
+    @property
+    def has_default(self) -> bool:
+        """Whether the default configuration is trained here, on its first seed or another."""
+        return any(not proposal.parameters for proposal in self.proposals)
+
 
 @dataclass(frozen=True, slots=True)
 class CloudPlan:
@@ -62,6 +68,19 @@ class CloudPlan:
     def cost(self) -> float | None:
         """US dollars of all jobs."""
         return _total([job.cost for job in self.jobs], self.num_open)
+
+    @property
+    def clock_hours(self) -> float | None:
+        """By the clock: each job begins, in order, on the machine that is free first."""
+        hours = [job.hours for job in self.jobs]
+        known = [h for h in hours if h is not None]
+        if len(known) < len(hours):
+            return None
+        known += [known[0]] * self.num_open if known else []
+        free = [0.0] * max(1, self.at_once)
+        for needed in known:
+            heapq.heapreplace(free, free[0] + needed)
+        return max(free)
 
     @property
     def order(self) -> list[int]:
@@ -114,7 +133,12 @@ def plan_jobs(
         for key, proposals in groups.items()
     ]
     places = {job.training_key: place for place, job in enumerate(jobs)}
-    jobs.sort(key=lambda job: precedence(job.impact, job.cost, places[job.training_key]))
+    jobs.sort(
+        key=lambda job: (
+            not job.has_default,
+            precedence(job.impact, job.cost, places[job.training_key]),
+        )
+    )
     bounds = settings.scheduler
     most = (
         (max_jobs or bounds.max_jobs) if spec.base.lightning_config.auto_scale else bounds.min_jobs
@@ -151,8 +175,14 @@ def _planned(
         hours=None if seconds is None else seconds / 3600,
         per_hour=settings.prices.per_hour(named),
         impact=points,
-        why=why or "nothing is known of its worth: cheap first",
+        why=_why(proposals, why),
     )
+
+
+def _why(proposals: Sequence[Proposal], why: str) -> str:
+    if any(not proposal.parameters for proposal in proposals):
+        return "the default, with which all others are compared: first"
+    return why or "nothing is known of its worth: cheap first"
 
 
 def check_machine(proposal: Proposal, machine: str) -> None:
@@ -170,7 +200,7 @@ def check_machine(proposal: Proposal, machine: str) -> None:
             label = Contender(parameters=proposal.parameters, trial_ids=[], objectives=[]).label
             raise ConfigError(
                 f"trial {proposal.trial_id} ({label}): {error}; or choose another machine for all: "
-                f"--gpu-tier a100, or --machine NAME"
+                f"--machine A100, or with --mode lightning --gpu-tier a100"
             ) from error
 
 

@@ -52,6 +52,19 @@ def _on_drive(path: str) -> str:
     return path.rstrip("/")
 
 
+def _teamspace(name: str) -> str:
+    if not re.fullmatch(r"[^/\s]{1,128}/[^/\s]{1,128}", name):
+        raise ValueError(f"must be OWNER/NAME, got {shown(name)}")
+    return name
+
+
+def _command(text: str) -> str:
+    for name in re.findall(r"\{([a-z_]+)\}", text):
+        if name not in ("python", "constraints"):
+            raise ValueError(f"{{{name}}} cannot be filled in; {{python}} and {{constraints}} can")
+    return text
+
+
 class Deadlines(Section):
     """Minutes after which a call of the cloud is given up."""
 
@@ -66,13 +79,15 @@ class Deadlines(Section):
 class StudioSettings(Section):
     """Where Studios live, and how their environment is made."""
 
-    teamspace: Text | None = None
+    teamspace: Annotated[Text, AfterValidator(_teamspace)] | None = None
     cloud_account: Text | None = None
     prefix: Annotated[Text, AfterValidator(lambda name: checked_name(name, "prefix"))] = "tuning"
     python: Text = "python"
     shared_folder: Annotated[Text, AfterValidator(_mounted)] = "/teamspace/lightning_storage/tuning"
     drive_folder: Annotated[Text, AfterValidator(_on_drive)] = "lightning_storage/tuning"
-    setup: tuple[Text, ...] = ("{python} -m pip install --quiet --constraint {constraints} .",)
+    setup: tuple[Annotated[Text, AfterValidator(_command)], ...] = (
+        "{python} -m pip install --quiet --constraint {constraints} .",
+    )
     sleep_after_minutes: _Minutes = 10.0
     deadlines: Deadlines = Deadlines()
 
@@ -107,13 +122,19 @@ class SchedulerSettings(Section):
     unreachable_minutes: _Minutes = 30.0
 
 
+def _not_to_come(day: date) -> date:
+    if day > datetime.now(UTC).date():
+        raise ValueError(f"must not lie in the future, got {day}")
+    return day
+
+
 class PriceTable(Section):
     """What machines cost an hour, by cloud, as it was known on a day."""
 
-    as_of: date
+    as_of: Annotated[date, AfterValidator(_not_to_come)]
     source: Text
     verified: Flag = False
-    machines: Mapping[MachineName, Mapping[Text, _Price]]
+    machines: Mapping[MachineName, Annotated[Mapping[Text, _Price], Field(min_length=1)]]
 
     def per_hour(self, machine: str, cloud: str | None = None) -> float:
         """Return US dollars an hour: of a cloud, else the most that any asks.
@@ -204,7 +225,7 @@ def _read_file(path: Path, kind: Any) -> Any:
 
 def _explain(error: Any, kind: Any, document: Any) -> str:
     location = tuple(error["loc"])
-    head = f"{document.place(location)}: {dotted(location)}: "
+    head = f"{document.place(location)}: {dotted(location) or 'all of it'}: "
     if error["type"] == "extra_forbidden":
         inner = kind if len(location) == 1 else _SECTIONS.get(str(location[0]), Phase)
         known = getattr(inner, "model_fields", {})

@@ -76,8 +76,8 @@ class Estimate:
         if not self.num_evaluations_left:
             return f"nothing to do: {self.basis}"
         what = (
-            f"{_counted(self.num_trainings_left, 'training')} and "
-            f"{_counted(self.num_evaluations_left, 'evaluation')}"
+            f"{counted(self.num_trainings_left, 'training')} and "
+            f"{counted(self.num_evaluations_left, 'evaluation')}"
         )
         if self.seconds is None:
             return f"{what} to make; how long is not known before the model is fetched"
@@ -88,7 +88,8 @@ class Estimate:
         )
 
 
-def _counted(number: int, what: str) -> str:
+def counted(number: int, what: str) -> str:
+    """Return a number of things in words: 1 trial, 2 trials."""
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import json
 import logging
 import os
 import re
@@ -40,6 +41,8 @@ from tuning.errors import (
 )
 
 T = TypeVar("T")
+
+_TEAMSPACE = re.compile(r"[^/\s]{1,128}/[^/\s]{1,128}")
 
 HOW_TO_LOG_IN = (
     "set LIGHTNING_API_KEY and LIGHTNING_USER_ID, both from your account's settings at "
@@ -95,6 +98,9 @@ def load_sdk() -> Any:
         )
     if not credentials().is_there:
         raise CredentialsError(f"no key for Lightning.AI; {HOW_TO_LOG_IN}")
+    url = os.environ.get("LIGHTNING_CLOUD_URL")
+    if url and not re.match(r"https?://.", url):
+        raise CloudError(f"LIGHTNING_CLOUD_URL must begin with https://, got {shown(url)}")
     # Else the import asks the package index for news, without a deadline.
     os.environ.setdefault("LIGHTNING_DISABLE_VERSION_CHECK", "1")
     with _a_real_stderr(), warnings.catch_warnings():
@@ -105,7 +111,8 @@ def load_sdk() -> Any:
     # On every error it would send all arguments of the call, a secret's value among them.
     telemetry.cached_lightning_client = _refuse_telemetry
     logging.getLogger("lightning_sdk").setLevel(logging.ERROR)
-    for name in ("lightning_sdk.job", "lightning_sdk.studio"):
+    # Retries of the wire are its own business; what comes of them is told once.
+    for name in ("lightning_sdk.job", "lightning_sdk.studio", "urllib3.connectionpool"):
         logging.getLogger(name).setLevel(logging.ERROR)
     return lightning_sdk
 
@@ -175,6 +182,8 @@ class StudioState:
     """Running, Stopped, Pending, Stopping, Failed."""
     machine: str | None
     """Under a running one, as the SDK calls it."""
+    spot: bool
+    """Whether that machine may be taken away."""
     auto_sleep: bool
     sleep_seconds: int
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -210,6 +219,8 @@ class JobState:
     """Seconds since 1970."""
     stopped: float | None
     message: str
+    machine: str = ""
+    """As the cloud calls it."""
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     command: str = ""
 
@@ -259,11 +270,11 @@ class Cloud:
         """
         self.settings = settings
         self._sdk = load_sdk()
-        named = settings.teamspace or os.environ.get("LIGHTNING_TEAMSPACE")
-        if named is None:
+        named = settings.teamspace or os.environ.get("LIGHTNING_TEAMSPACE") or ""
+        if not _TEAMSPACE.fullmatch(named):
             raise CloudError(
-                "no teamspace; name it in configs/hyperparameters/lightning/studio.yaml, or in "
-                "LIGHTNING_TEAMSPACE, as OWNER/NAME"
+                "name the teamspace in configs/hyperparameters/lightning/studio.yaml, or in "
+                f"LIGHTNING_TEAMSPACE, as OWNER/NAME, got {shown(named)}"
             )
         self._space = self._ask(lambda: self._sdk.Teamspace(named), f"teamspace {named}")
         self._jobs: dict[str, Any] = {}
@@ -367,6 +378,15 @@ class Cloud:
         except NotFoundError:
             return None
         return self._ask(lambda: _studio_state(handle), f"Studio {name}")
+
+    def studios(self) -> list[StudioState]:
+        """Return all Studios of the teamspace; keeps none of them awake.
+
+        Raises:
+            CloudError: The cloud does not answer.
+        """
+        found = self._ask(lambda: self._space.studios, "Studios")
+        return [self._ask(lambda h=handle: _studio_state(h), "Studios") for handle in found]  # type: ignore[misc]
 
     def create_studio(self, name: str) -> StudioState:
         """Make a Studio, or return the one that is there.
@@ -696,6 +716,7 @@ def _studio_state(handle: Any) -> StudioState:
         name=handle.name,
         status=status,
         machine=None if machine is None else machine.name,
+        spot=bool(handle.interruptible) if machine is not None else False,
         auto_sleep=bool(handle.auto_sleep),
         sleep_seconds=int(handle.auto_sleep_time or 0),
         env=dict(handle.env),
@@ -715,6 +736,7 @@ def _job_state(job: Any) -> JobState:
         started=_seconds(told.started_at),
         stopped=_seconds(told.stopped_at),
         message=str(getattr(told, "message", "") or ""),
+        machine=str(told.spec.instance_name or ""),
         env=env,
         command=str(told.spec.command or ""),
     )
@@ -743,7 +765,7 @@ def _ours(error: Exception, what: str) -> Exception:
     found = _CODE.search(text)
     if code is None and found:
         code = int(next(group for group in found.groups() if group))
-    says = f"{what}: {_without_keys(text)[:300] or kind}"
+    says = f"{what}: {_without_keys(_said_by(error))[:300] or kind}"
     if "Authentication failed" in text or code == 401 or "should be exported" in text:
         return CredentialsError(f"the key for Lightning.AI is refused; {HOW_TO_LOG_IN}")
     if kind == "OutOfCapacityError" or "capacity" in text.lower() or code == 429:
@@ -753,6 +775,21 @@ def _ours(error: Exception, what: str) -> Exception:
     if _is_passing(error, code, text):
         return UnreachableError(f"Lightning.AI does not answer: {says}")
     return CloudError(says)
+
+
+def _said_by(error: Exception) -> str:
+    """Return an error's own words, without the headers and addresses around them."""
+    body = getattr(error, "body", None)
+    if body:
+        with contextlib.suppress(ValueError, TypeError, KeyError):
+            message = json.loads(body)["message"]
+            return f"{message} ({getattr(error, 'status', 'no status')})"
+    text = " ".join(str(error).split())
+    found = _WIRE.search(text)
+    return found[0] if found else text
+
+
+_WIRE = re.compile(r"\[Errno \d+\] [A-Za-z ]+|Failed to resolve '[^']{1,200}'|Read timed out")
 
 
 def _is_passing(error: Exception, code: int | None, text: str) -> bool:

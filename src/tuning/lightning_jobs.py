@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
-from tuning.cloud_ledger import JobRun, JobSpec, Ledger, Outcome, Stage
+from tuning.cloud_ledger import JobRun, JobSpec, Ledger, Outcome, Stage, Submission
 from tuning.cloud_settings import CloudSettings
 from tuning.errors import (
     CapacityError,
@@ -368,7 +368,8 @@ class Scheduler:
     def _finish(self, run: JobRun, state: JobState, ended: list[JobRun]) -> None:
         """Take in a job that is over."""
         if run.is_cancelled or state.phase is JobPhase.STOPPED:
-            by = "cancelled" if run.is_cancelled else "stopped from outside, in the cloud"
+            outside = "stopped from outside: by tuning lightning cancel, or in the cloud"
+            by = "cancelled" if run.is_cancelled else outside
             self._end(run, Stage.CANCELLED, by, ended, state)
             return
         run.outcome = self._outcome_of(run)
@@ -551,19 +552,16 @@ class Scheduler:
     def _settle(self) -> None:
         """Ask what jobs that are over cost in the end: three equal answers in a row."""
         for run in self.ledger.runs.values():
-            last = run.current
-            if not run.stage.is_over or last is None or last.settled is not None:
-                continue
-            if last.cloud_id is None:
-                continue
-            state = self.cloud.job(last.cloud_name)
-            if state is None:
-                continue
-            run.settling = [*run.settling[-2:], state.cost]
-            if len(run.settling) == 3 and state.cost > 0 and len(set(run.settling)) == 1:
-                self.ledger.note(
-                    "settled", job=run.spec.name, number=last.number, cost=round(state.cost, 6)
-                )
+            for submission in _unsettled(run):
+                state = self.cloud.job(submission.cloud_name)
+                if state is None:
+                    continue
+                said = submission.said = [*submission.said[-2:], state.cost]
+                if len(said) == 3 and state.cost > 0 and len(set(said)) == 1:
+                    cost = round(state.cost, 6)
+                    self.ledger.note(
+                        "settled", job=run.spec.name, number=submission.number, cost=cost
+                    )
 
     def settle(self, seconds: float) -> bool:
         """Ask for final costs for so many seconds; return whether all are known."""
@@ -573,7 +571,7 @@ class Scheduler:
                 self._settle()
             except CloudError:
                 return False
-            open_ = [r for r in self.ledger.runs.values() if r.stage.is_over and _is_unsettled(r)]
+            open_ = [s for run in self.ledger.runs.values() for s in _unsettled(run)]
             if not open_ or time.time() >= until:
                 return not open_
             time.sleep(min(self.settings.scheduler.poll_seconds, max(0.0, until - time.time())))
@@ -592,9 +590,10 @@ class Scheduler:
         return strays
 
 
-def _is_unsettled(run: JobRun) -> bool:
-    last = run.current
-    return last is not None and last.cloud_id is not None and last.settled is None
+def _unsettled(run: JobRun) -> list[Submission]:
+    """Return the submissions of a job that are over, and whose final cost is not known."""
+    over = run.submissions if not run.stage.is_live else run.submissions[:-1]
+    return [s for s in over if s.cloud_id is not None and s.settled is None]
 
 
 def _is_stray(name: str, ours: Iterable[str]) -> bool:

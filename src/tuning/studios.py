@@ -209,8 +209,10 @@ class TaskStudio:
         """
         wanted = self.settings.phase(phase)
         offer = self.cloud.offer_of(wanted.machine)
+        if spot and offer.spot_per_hour is None:
+            raise UserError(f"{wanted.machine} does not come as a spot machine; leave out --spot")
         state = self._existing()
-        per_hour = offer.spot_per_hour if spot and offer.spot_per_hour else offer.per_hour
+        per_hour = offer.spot_per_hour if spot else offer.per_hour
         if per_hour is None:
             per_hour = self.settings.prices.per_hour(wanted.machine)
         try:
@@ -218,7 +220,7 @@ class TaskStudio:
                 # From here on it may cost, whether or not the answer comes.
                 self._note_entered(phase, wanted, per_hour)
                 self.cloud.start_studio(self.name, wanted.machine, spot=spot)
-            elif not self._is_on(state, wanted.machine):
+            elif not self._is_on(state, wanted.machine) or state.spot != spot:
                 self._note_entered(phase, wanted, per_hour)
                 self.cloud.switch_studio(self.name, wanted.machine, spot=spot)
             self._wait_until_it_answers()
@@ -228,6 +230,11 @@ class TaskStudio:
             self.retreat()
             raise
         return self._existing()
+
+    def per_hour(self) -> float:
+        """Return US dollars an hour of the machine that it has now; 0 where it has none."""
+        last = stays(self.folder)[-1:]
+        return last[0].per_hour if last and last[0].ended is None else 0.0
 
     def _existing(self) -> StudioState:
         state = self.cloud.studio(self.name)

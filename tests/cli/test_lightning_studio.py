@@ -236,11 +236,45 @@ def test_without_a_key_there_is_one_message_and_no_browser(cloud: Cloud, tuning:
     assert cloud.requests == []
 
 
-def test_a_wrong_key_is_one_message(cloud: Cloud, tuning: Run) -> None:
-    cloud.status = lambda method, path: 401
-    done = tuning("lightning", "studio", "status", "x", expect=2)
+def test_a_wrong_key_is_one_message(cloud: Cloud, untouched: Run) -> None:
+    wrong = "w" * 36
+    done = untouched("lightning", "studio", "status", "x", expect=2, LIGHTNING_API_KEY=wrong)
     assert "the key for Lightning.AI is refused" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert wrong not in done.stderr
     assert KEY not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"LIGHTNING_TEAMSPACE": ""}, "as OWNER/NAME, got ''"),
+        ({"LIGHTNING_TEAMSPACE": "tester/nosuch"}, "teamspace tester/nosuch"),
+        ({"LIGHTNING_CLOUD_URL": "zzz"}, "LIGHTNING_CLOUD_URL must begin with https://"),
+        ({"LIGHTNING_CLOUD_URL": "http://127.0.0.1:1"}, "Lightning.AI does not answer"),
+    ],
+)
+def test_a_cloud_that_cannot_be_asked_is_one_line(
+    cloud: Cloud, untouched: Run, variables: dict[str, str], message: str
+) -> None:
+    done = untouched("lightning", "doctor", expect=2, **variables)
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert len(done.stderr) < 300
+
+
+def test_a_spot_machine_is_one_and_says_its_own_price(cloud: Cloud, tuning: Run) -> None:
+    tuning("lightning", "studio", "create", "spell", "--no-setup")
+    said = tuning("lightning", "studio", "start", "spell", "--phase", "train", "--spot").stdout
+    assert "it costs 2.90 USD an hour" in said
+    (studio,) = cloud.studios.values()
+    assert studio.in_use is not None
+    assert studio.in_use.spot
+    said = tuning("lightning", "studio", "switch", "spell", "train").stdout
+    assert "it costs 5.68 USD an hour" in said
+    assert not studio.in_use.spot
+    done = tuning("lightning", "studio", "switch", "spell", "develop", "--spot", expect=2)
+    assert "CPU does not come as a spot machine" in done.stderr
 
 
 def test_plans_need_neither_key_nor_sdk(
@@ -252,18 +286,26 @@ def test_plans_need_neither_key_nor_sdk(
         (["studio", "create", "x"], "0.88"),
         (["studio", "switch", "x", "test"], "0.49"),
         (["studio", "run", "x", "--phase", "train"], "45.44"),
-        (["studio", "stop", "x"], "0.00"),
-        (["studio", "delete", "x"], "0.00"),
-        (["studio", "status", "x"], "0.00"),
+        (["studio", "stop", "x"], None),
+        (["studio", "delete", "x"], None),
+        (["studio", "status", "x"], None),
     ):
         rest = ["--", "true"] if "run" in command else []
         done = program("lightning", *command, "--dry-run", *rest)
         assert done.returncode == 0
-        assert f"about {cost} USD; prices as of 2026-07-30, not verified" in done.stdout
+        assert done.stdout.startswith("would ")
+        if cost is not None:
+            assert f"about {cost} USD; prices as of 2026-07-30, not verified" in done.stdout
     assert list(tmp_path.iterdir()) == []
 
 
 SECRET = "s3cr3t-value-of-a-token"
+
+
+def test_a_secret_can_be_replaced(cloud: Cloud, tuning: Run) -> None:
+    for value in ("the-first-one", "the-second-one"):
+        tuning("lightning", "secret", "HF_TOKEN", HF_TOKEN=value)
+        assert cloud.secrets == {"HF_TOKEN": value}
 
 
 @pytest.mark.parametrize("is_refused", [False, True])

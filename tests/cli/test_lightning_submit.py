@@ -139,6 +139,10 @@ def test_a_budget_stops_new_jobs(cloud: Cloud, in_cloud: Run, tmp_path: Path) ->
         ({"collect": ["../secrets"]}, "must be a path below the results folder"),
         ({"machin": "CPU"}, "no such key; did you mean machine?"),
         ({"arguments": []}, "arguments"),
+        ({"arguments": ["space", "shwo"]}, "job one: tuning space shwo: No such command"),
+        ({"arguments": ["evaluate", "--num-words", "3"]}, "greater than or equal to 10"),
+        ({"arguments": ["tokens"]}, "a command is missing"),
+        ({"arguments": ["space", "--help"]}, "it only shows help"),
     ],
 )
 def test_files_of_jobs_that_break_a_law(
@@ -159,6 +163,48 @@ def test_what_is_not_known_is_said(cloud: Cloud, in_cloud: Run, file: Path) -> N
     assert "did you mean token_analysis?" in said.stderr
     said = in_cloud("lightning", "submit", "token_analysis", "lora_r=8", expect=2)
     assert "overrides and --config belong to templates of studies" in said.stderr
+    for name in ("../x", "a b", "$(id)", "x" * 200):
+        said = in_cloud(
+            "lightning", "submit", "token_analysis", "--name", name, "--dry-run", expect=2
+        )
+        assert "task must be 1 to 128 letters" in said.stderr
+
+
+def test_what_runs_in_the_teamspace_is_shown_whoever_began_it(
+    cloud: Cloud, in_cloud: Run, tmp_path: Path
+) -> None:
+    assert "nothing runs in teamspace tester/research" in in_cloud("lightning", "running").stdout
+    in_cloud("lightning", "studio", "create", "mine", "--no-setup")
+    in_cloud("lightning", "studio", "start", "mine", "--phase", "test")
+    spec = {"instanceName": "lit-a100-1", "command": "sleep 60"}
+    cloud.answer("POST", "/v1/projects/p-1/jobs", {}, {"name": "other", "spec": spec})
+    said = json.loads(in_cloud("lightning", "running", "--json").stdout)
+    assert [(row["kind"], row["name"], row["machine"], row["task"]) for row in said] == [
+        ("studio", "tuning-mine", "T4", "mine"),
+        ("job", "other", "lit-a100-1", None),
+    ]
+    (studio,) = cloud.studios.values()
+    assert studio.keep_alives == 0
+
+
+def test_a_command_brings_back_what_it_wrote_and_nothing_of_others(
+    cloud: Cloud, in_cloud: Run, tmp_path: Path
+) -> None:
+    shared = cloud.shared / "tuning" / "results" / "token_analysis"
+    shared.mkdir(parents=True)
+    (shared / "of_others.json").write_text("{}")
+    job = {
+        "arguments": ["tokens", "subset", "--rule", "letters", "--quiet"],
+        "machine": "CPU",
+        "collect": ["token_analysis"],
+    }
+    file = tmp_path / "one.yaml"
+    file.write_text(yaml.safe_dump({"about": "One.", "jobs": {"one": job}}))
+    in_cloud("lightning", "submit", str(file), "--name", "one")
+    here = tmp_path / "r" / "token_analysis"
+    found = {path.name for path in here.rglob("*") if path.is_file()}
+    assert "english_vocab.json" in found
+    assert "of_others.json" not in found
 
 
 def test_mode_lightning_plans_each_training_with_machine_hours_and_cost(

@@ -259,10 +259,13 @@ def _run_command(payload: Payload, outbox: Outbox) -> Outcome:
     print(f"tuning {' '.join(payload.arguments)}", flush=True)
     env = {**os.environ, **payload.environment}
     env.pop(VARIABLE, None)
+    before = {name: stamp for place in payload.collect for name, stamp in _wanted(root, place)}
     done = subprocess.run(command, env=env, check=False, stderr=subprocess.PIPE, text=True)
     sys.stderr.write(done.stderr)
-    for name in payload.collect:
-        outbox.put("results", root, dict(_wanted(root, name)))
+    # The folder is everybody's: only what this command has written is wanted back.
+    after = {name: stamp for place in payload.collect for name, stamp in _wanted(root, place)}
+    written = {name: stamp for name, stamp in after.items() if before.get(name) != stamp}
+    outbox.put("results", root, written)
     last = (done.stderr.strip().splitlines()[-1:] or [""])[0].removeprefix("tuning: ")
     message = "" if done.returncode == 0 else f"exit code {done.returncode}: {last[:500]}"
     return Outcome(is_well=done.returncode == 0, message=message, manifest=outbox.publish())

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -15,6 +15,7 @@ from tuning.cli import options
 from tuning.cli.cloud_costs import checked_task, known_tasks
 from tuning.cli.progress import ERRORS
 from tuning.errors import UserError, nearest, shown
+from tuning.paths import checked_name
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -48,6 +49,9 @@ def submit(
     ] = None,
     config: options.ConfigFile = None,
     machine: options.CloudMachine = None,
+    gpu_tier: Annotated[
+        Literal["cpu", "t4", "a100"] | None, typer.Option(help="The same by class of machine.")
+    ] = None,
     spot: options.Spot = None,
     max_cost: options.MaxCost = None,
     workers: options.Workers = None,
@@ -66,11 +70,15 @@ def submit(
 
     tuning lightning submit grid --name grid models=qwen3-4b --machine A100 --dry-run
     """
-    from tuning.cloud_settings import read_template
+    from tuning.cloud_settings import MACHINES_OF_TIERS, read_template
 
     given = _pairs(values or [])
     read = read_template(template, [config_dir])
-    task = name or Path(template).stem
+    task = checked_name(name or Path(template).stem, "task")
+    if gpu_tier is not None:
+        if machine is not None:
+            raise UserError("--machine and --gpu-tier both name the machine; leave one out")
+        machine = MACHINES_OF_TIERS[gpu_tier]
     if read.study is not None:
         if given:
             raise UserError("--set belongs to templates of jobs; a study takes overrides KEY=VALUE")
@@ -189,7 +197,7 @@ def _submit_jobs(request: _Request, *, dry_run: bool, quiet: bool, as_json: bool
         _print_jobs_plan(specs, settings, request, as_json=as_json)
         return
     runs = _run_jobs(specs, settings, request, quiet=quiet)
-    _print_runs(runs, as_json=as_json)
+    _print_runs(request.task, runs, as_json=as_json)
     if any(run.stage.value != "done" for run in runs):
         raise typer.Exit(1)
 
@@ -206,6 +214,7 @@ def _specs(request: _Request, settings: CloudSettings) -> list[JobSpec]:
     for name, job in request.template.jobs.items():
         machine = (request.machine or job.machine).upper()
         settings.prices.per_hour(machine)
+        _check_arguments(name, job.arguments)
         payload = Payload(
             results=shared_results(settings),
             arguments=job.arguments,
@@ -224,7 +233,6 @@ def _specs(request: _Request, settings: CloudSettings) -> list[JobSpec]:
                 env={VARIABLE: payload.packed(), **shared_variables(settings)},
                 needs=job.needs,
                 priority=job.priority,
-                why="as the file says" if job.priority else "",
                 hours=job.hours,
                 max_hours=max_hours,
                 retries=retries,
@@ -233,6 +241,19 @@ def _specs(request: _Request, settings: CloudSettings) -> list[JobSpec]:
             )
         )
     return found
+
+
+def _check_arguments(job: str, arguments: Sequence[str]) -> None:
+    """Refuse a command that this program does not have, or an option of it, before it costs.
+
+    Raises:
+        UserError: It does not.
+    """
+    from tuning.cli.main import why_refused
+
+    wrong = why_refused(arguments)
+    if wrong is not None:
+        raise UserError(f"job {job}: tuning {' '.join(arguments)}: {wrong}")
 
 
 def _print_jobs_plan(
@@ -249,8 +270,11 @@ def _print_jobs_plan(
                 "cost": None if spec.hours is None else spec.hours * price,
                 "needs": list(spec.needs),
                 "priority": spec.priority,
+                "command": " ".join(request.template.jobs[spec.name].arguments),
             }
         )
+    from tuning.estimate import counted
+
     known = [row["cost"] for row in rows if row["cost"] is not None]
     total = sum(known) if len(known) == len(rows) else None
     if as_json:
@@ -264,8 +288,9 @@ def _print_jobs_plan(
         if row["hours"] is not None:
             takes = f"{row['hours']:g} h, {row['cost']:.2f} USD"
         typer.echo(f"{place}. {row['job']} on {row['machine']}: {takes}{needs}{worth}")
+        typer.echo(f"   tuning {row['command']}")
     typer.echo(
-        f"{len(rows)} jobs, at most {settings.scheduler.max_jobs} at once, "
+        f"{counted(len(rows), 'job')}, at most {settings.scheduler.max_jobs} at once, "
         f"{'cost not known' if total is None else f'about {total:.2f} USD'}; {settings.prices.says}"
     )
 
@@ -334,10 +359,10 @@ def _drive(scheduler: Scheduler, runs: Sequence[JobRun], is_to_stop: Any, say: A
         time.sleep(0.2)
 
 
-def _print_runs(runs: Sequence[JobRun], *, as_json: bool) -> None:
+def _print_runs(task: str, runs: Sequence[JobRun], *, as_json: bool) -> None:
     now = time.time()
     if as_json:
-        typer.echo(json.dumps({"jobs": [_as_json("", run, now) for run in runs]}))
+        typer.echo(json.dumps({"jobs": [_as_json(task, run, now) for run in runs]}))
         return
     for run in runs:
         why = f": {run.message}" if run.message else ""
@@ -515,8 +540,52 @@ def cancel(
     from tuning.lightning_integration import Cloud
 
     name = _cloud_name(results_dir, task, job)
-    Cloud(read_settings([config_dir]).studio).stop_job(name)
+    cloud = Cloud(read_settings([config_dir]).studio)
+    state = cloud.job(name)
+    if state is None or state.phase.is_over:
+        typer.echo(f"{job} is over already: {'gone' if state is None else state.phase.value}")
+        return
+    cloud.stop_job(name)
     typer.echo(f"{job} is stopped")
+
+
+def running(
+    as_json: options.Json = False,
+    config_dir: options.ConfigDir = options.CONFIG_DIR,
+) -> None:
+    """Show everything in the teamspace that costs now, whoever began it: Studios and jobs.
+
+    Example: tuning lightning running
+    """
+    from tuning.cloud_settings import read_settings
+    from tuning.lightning_integration import Cloud
+    from tuning.studios import TASK_VARIABLE
+
+    cloud = Cloud(read_settings([config_dir]).studio)
+    rows = [
+        {
+            "kind": "studio",
+            "name": s.name,
+            "state": s.status,
+            "machine": s.machine or "",
+            "task": s.env.get(TASK_VARIABLE),
+        }
+        for s in cloud.studios()
+        if s.status != "Stopped"
+    ]
+    rows += [
+        {"kind": "job", "name": j.name, "state": j.phase.value, "machine": j.machine, "task": None}
+        for j in cloud.jobs()
+        if not j.phase.is_over
+    ]
+    if as_json:
+        typer.echo(json.dumps(rows))
+        return
+    for row in rows:
+        whose = f", task {row['task']}" if row["task"] else ""
+        typer.echo(f"{row['kind']} {row['name']}: {row['state']} on {row['machine']}{whose}")
+    if not rows:
+        typer.echo(f"nothing runs in teamspace {cloud.teamspace}")
 
 
 def _cloud_name(results_dir: Path, task: str, job: str) -> str:

@@ -37,6 +37,8 @@ class _Asked:
     impacts: Mapping[str, tuple[float, str]]
     note: str
     """What the order rests on, where it is not the jobs' own worth."""
+    budget: float | None = None
+    """US dollars that the study may cost."""
 
 
 def _ask(spec: StudySpec, root: ResultsRoot, resources: options.Resources) -> _Asked:
@@ -52,7 +54,7 @@ def _ask(spec: StudySpec, root: ResultsRoot, resources: options.Resources) -> _A
     plan = plan_jobs(
         spec, root, settings, machine=machine, impacts=impacts, max_jobs=resources.workers
     )
-    return _Asked(settings, plan, impacts, note)
+    return _Asked(settings, plan, impacts, note, resources.max_cost)
 
 
 def _impacts(
@@ -61,16 +63,19 @@ def _impacts(
     """Return what each trial is expected to be worth, and why nothing is known if so."""
     plan = spec.plan()
     if plan.is_adaptive:
-        return {}, "trials follow from results, and keep their own order"
+        return {}, "as trials follow from results"
     source = study or spec.name
     if study is None and not root.study(source).spec.exists():
-        return {}, "no results yet: cheap jobs go first (--impact-from STUDY learns from another)"
+        return (
+            {},
+            "cheap ones, as there are no results yet (--impact-from STUDY learns from another)",
+        )
     from tuning.analysis.impact import expected_impacts
 
     known = list(plan.known())
     found = expected_impacts(root, source, [p.parameters for p in known])
     if found is None:
-        return {}, f"study {source} has too few results for a model: cheap jobs go first"
+        return {}, f"cheap ones, as study {source} has too few results for a model"
     impacts = {p.trial_id: (i.points, i.why) for p, i in zip(known, found, strict=True)}
     return impacts, f"by what each is expected to teach about the best, from study {source}"
 
@@ -119,7 +124,8 @@ def _plan_as_json(spec: StudySpec, asked: _Asked) -> dict[str, Any]:
         "at_once": plan.at_once,
         "hours": plan.hours,
         "cost": plan.cost,
-        "budget": None,
+        "clock_hours": plan.clock_hours,
+        "budget": asked.budget,
         "currency": "USD",
         "prices_as_of": str(asked.settings.prices.as_of),
         "order": asked.note,
@@ -158,7 +164,7 @@ def _plan_table(plan: CloudPlan) -> Table:
             f"{label} (seed {first.seed})",
             str(len(job.proposals)),
             job.machine,
-            _number(job.hours, ".1f"),
+            _number(job.hours, ".2f"),
             _number(job.cost, ".2f"),
             f"{job.impact:.2f}" if job.impact else "–",
         )
@@ -170,6 +176,8 @@ def _number(value: float | None, form: str) -> str:
 
 
 def _plan_lines(spec: StudySpec, asked: _Asked) -> list[str]:
+    from tuning.estimate import counted
+
     plan, prices = asked.plan, asked.settings.prices
     counts = Counter(job.machine for job in plan.jobs)
     machines = ", ".join(
@@ -178,15 +186,17 @@ def _plan_lines(spec: StudySpec, asked: _Asked) -> list[str]:
     )
     num_trainings = len(plan.jobs) + plan.num_open
     lines = [
-        f"{plan.num_trials} trials in {num_trainings} trainings, a job each"
+        f"{counted(plan.num_trials, 'trial')} in {counted(num_trainings, 'training')}, a job each"
         f"{f' ({plan.num_finished} trials are finished)' if plan.num_finished else ''}: "
         f"{machines or 'nothing is left to do'}",
     ]
-    if plan.hours is not None and plan.cost is not None:
-        at_once = max(1, min(plan.at_once, num_trainings))
+    default = sum(not p.parameters for p in spec.plan().known())
+    if default > 1:
+        lines.append(f"{default} of the trials are the default, on {default} seeds")
+    if plan.hours is not None and plan.cost is not None and plan.clock_hours is not None:
         lines.append(
-            f"about {plan.hours:.1f} machine hours and {plan.cost:.2f} USD; {plan.at_once} at once "
-            f"make it about {plan.hours / at_once:.1f} hours by the clock"
+            f"about {plan.hours:.2f} machine hours and {plan.cost:.2f} USD; {plan.at_once} at once "
+            f"make it about {plan.clock_hours:.2f} hours by the clock"
         )
         lines.append(
             "hours follow from data sheets and the model's size, with 5 minutes to start a "
@@ -194,6 +204,12 @@ def _plan_lines(spec: StudySpec, asked: _Asked) -> list[str]:
         )
     else:
         lines.append("hours and cost are not known before the model is fetched")
+    if asked.budget is not None:
+        less = plan.cost is not None and asked.budget < plan.cost
+        lines.append(
+            f"budget {asked.budget:.2f} USD"
+            f"{': less than that, so it ends before all trials have' if less else ''}"
+        )
     scheduler = asked.settings.scheduler
     scale = spec.base.lightning_config.auto_scale
     lines.append(
@@ -201,7 +217,7 @@ def _plan_lines(spec: StudySpec, asked: _Asked) -> list[str]:
         f"{'spot machines' if scheduler.spot else 'machines that stay'}; "
         f"each job ends after {scheduler.max_hours:g} hours at the latest"
     )
-    lines.append(f"order: {asked.note}")
+    lines.append(f"order: the default first, then {asked.note}")
     lines.append(prices.says)
     return lines
 

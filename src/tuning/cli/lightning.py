@@ -37,6 +37,7 @@ app.command("submit")(cloud_jobs.submit)
 app.command("jobs")(cloud_jobs.jobs)
 app.command("logs")(cloud_jobs.logs)
 app.command("cancel")(cloud_jobs.cancel)
+app.command("running")(cloud_jobs.running)
 app.command("cost")(cloud_costs.cost)
 
 Task = Annotated[str, typer.Argument(help="Name of the task; of a study, the study's.")]
@@ -202,6 +203,8 @@ def _say_plan(
         return
     for line in what:
         typer.echo(f"would {line}")
+    if not steps:
+        return
     for step in steps:
         typer.echo(
             f"{step.what}: {step.hours:g} h on {step.machine} at {step.per_hour:.2f} USD an hour, "
@@ -241,9 +244,10 @@ def create(
         name = studio or studio_name(settings, task)
         what = [f"create Studio {name} for task {task}"]
         if setup:
+            commands = "; ".join(settings.studio.setup) or "nothing"
             what.append(
                 "start it on a processor, upload pyproject.toml, constraints.txt, src and "
-                "configs, install them, and stop it"
+                f"configs, run there: {commands}; and stop it"
             )
         _say_plan(settings, ["develop"] if setup else [], what, as_json=as_json)
         return
@@ -314,10 +318,8 @@ def _enter(
         state = opened.enter(phase, sleeps=not no_sleep, spot=spot)
     _say(state, task, as_json=as_json)
     if not as_json:
-        price = settings.prices.per_hour(wanted.machine)
-        typer.echo(
-            f"it costs about {price:.2f} USD an hour until: tuning lightning studio stop {task}"
-        )
+        price = opened.per_hour()
+        typer.echo(f"it costs {price:.2f} USD an hour until: tuning lightning studio stop {task}")
 
 
 @studio_app.command("run", context_settings={"ignore_unknown_options": True})
@@ -337,6 +339,8 @@ def run(
     config_dir: options.ConfigDir = options.CONFIG_DIR,
 ) -> None:
     """Run a command in a task's Studio on the machine of a phase, and leave the machine.
+
+    Ends with the command's own exit code.
 
     Example: tuning lightning studio run first --phase test -- tuning trial lightning=t4
     """
@@ -428,7 +432,12 @@ def delete(
         typer.confirm(f"Delete the Studio of task {task} with its files?", abort=True)
     opened = _open(task, results_dir, settings)
     opened.delete()
-    _say(None, task, as_json=as_json)
+    if as_json:
+        _say(None, task, as_json=True)
+    else:
+        typer.echo(
+            f"task {task} has no Studio any more; what it has cost: tuning lightning cost {task}"
+        )
 
 
 # --- secrets ------------------------------------------------------------------------------------
@@ -448,13 +457,13 @@ def secret(
 
     Example: HF_TOKEN=... tuning lightning secret HF_TOKEN
     """
+    settings = _settings(config_dir)
+    if dry_run:
+        typer.echo(f"would keep the value of variable {name} in the teamspace's store")
+        return
     value = os.environ.get(name)
     if not value:
         raise UserError(f"variable {name} is not set here: its value is what would be kept")
-    settings = _settings(config_dir)
-    if dry_run:
-        typer.echo(f"would keep the value of {name} in the teamspace's store")
-        return
     from tuning.lightning_integration import Cloud
 
     Cloud(settings.studio).set_secret(name, value)

@@ -237,6 +237,28 @@ def main() -> None:
         sys.exit(2)
 
 
+def why_refused(arguments: Sequence[str]) -> str | None:
+    """Return why this program would not take a command line, or None; runs nothing of it."""
+    command, left, parent = _program(), list(arguments), None
+    if {"-h", "--help"} & set(left):
+        return "it only shows help"
+    try:
+        while True:
+            if not left and hasattr(command, "commands"):
+                return "a command is missing"
+            context = command.make_context(command.name or "tuning", left, parent=parent)
+            if not hasattr(command, "commands"):
+                return None
+            left = [*context._protected_args, *context.args]
+            _, inner, left = command.resolve_command(context, left)
+            command, parent = inner, context
+    except _USAGE_ERROR as error:
+        text: str = error.format_message()  # type: ignore[attr-defined]
+        return " ".join(text.split())
+    except typer.Exit:
+        return None
+
+
 def _program() -> Any:
     """Return the command line, where every command takes the options of both folders."""
     program = typer.main.get_command(app)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -509,7 +510,12 @@ def _run(
 
 
 def _resume_command(spec: StudySpec, root: ResultsRoot, resources: options.Resources) -> str:
-    in_cloud = resources.backend is options.BackendName.LIGHTNING
-    where = " --backend lightning" if in_cloud else ""
-    where += f" --machine {resources.machine}" if resources.machine else ""
+    where = ""
+    if resources.backend is options.BackendName.LIGHTNING:
+        where = " --backend lightning"
+        where += f" --machine {resources.machine}" if resources.machine else ""
+        where += "" if resources.spot is None else " --spot" if resources.spot else " --no-spot"
+        where += f" --workers {resources.workers}" if resources.workers else ""
+        if resources.config_dir != options.CONFIG_DIR:
+            where += f" --config-dir {shlex.quote(str(resources.config_dir))}"
     return f"tuning study resume {spec.name}{where}{options.results_dir_option(root.root)}"
