@@ -16,7 +16,13 @@ CHECKOUT = Path(__file__).parents[1]
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
-    ["study", "step", "evaluation", pytest.param("growth", marks=pytest.mark.nightly), "startup"],
+    [
+        "evaluation",
+        *(
+            pytest.param(n, marks=pytest.mark.nightly)
+            for n in ("study", "step", "growth", "startup")
+        ),
+    ],
 )
 def test_a_comparison_runs(name: str) -> None:
     done = subprocess.run(

@@ -122,7 +122,7 @@ def test_the_default_design_is_31_configurations_24_weights_and_21_trainings() -
     assert counted(design().plan()) == (31, 24, 21)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_trials_that_share_weights_or_a_training_are_each_as_if_run_alone(
     tmp_path: Path, warm_worker: WarmWorker
 ) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tuning import composition, grid
 from tuning import config as configs
+from tuning.cloud_settings import check_cloud_file, is_cloud_file
 from tuning.config import ExperimentConfig, build
 from tuning.errors import ConfigError, NameRefusedError, NotFoundError
 from tuning.fingerprint import training_key, weights_key
@@ -272,6 +273,7 @@ LOADERS = {
     "lightning": parse_group,
     "token_analysis": parse_group,
     "search_spaces": parse_space,
+    "lightning/templates": check_cloud_file,
 }
 SHIPPED = sorted(
     path.relative_to(shipped_config_dir())
@@ -288,4 +290,5 @@ def test_configurations_ship_at_all() -> None:
 def test_every_shipped_file_parses_with_the_loader_of_its_folder(path: Path) -> None:
     folder = "" if path.parent == Path() else str(path.parent)
     assert folder in LOADERS, f"say here which loader reads {folder}"
-    LOADERS[folder](shipped_config_dir() / path)
+    own = shipped_config_dir() / path
+    (check_cloud_file if is_cloud_file(own) else LOADERS[folder])(own)

@@ -84,6 +84,7 @@ def wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.nightly
 def test_a_second_driver_is_refused_and_takes_over_from_a_killed_one(
     tmp_path: Path, space: Path, go_on: GoesOn
 ) -> None:

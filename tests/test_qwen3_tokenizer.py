@@ -112,6 +112,7 @@ class Hub(BaseHTTPRequestHandler):
         pass
 
 
+@pytest.mark.nightly
 def test_what_is_on_the_disk_comes_before_the_hub(tmp_path: Path) -> None:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -282,7 +282,7 @@ def test_a_damaged_record_is_named(root: ResultsRoot, server: Server) -> None:
 
 
 @pytest.mark.parametrize(
-    "where", ["401", *(pytest.param(w, marks=NIGHTLY) for w in ("nobody", "500"))]
+    "where", [pytest.param(where, marks=NIGHTLY) for where in ("401", "nobody", "500")]
 )
 def test_without_a_server_the_runs_stay_here(root: ResultsRoot, server: Server, where: str) -> None:
     url = "http://127.0.0.1:9" if where == "nobody" else server.url
@@ -341,6 +341,7 @@ def test_another_server_gets_everything_too(root: ResultsRoot, server: Server) -
 # --- what all trials together show --------------------------------------------------------------
 
 
+@pytest.mark.nightly
 def test_the_analysis_is_sent_anew_when_the_study_has_changed(
     root: ResultsRoot, server: Server
 ) -> None:
@@ -435,7 +436,7 @@ def wait_for_the_mirror(root: ResultsRoot, study: str = "one") -> list[TrackedRu
     return runs
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_study_of_four_trials_writes_its_runs_while_it_runs_and_asks_nobody(
     fast_path: Path, server: Server
 ) -> None:
@@ -524,7 +525,7 @@ def test_a_study_whose_server_is_away_ends_as_well_and_is_sent_later(
     assert_all_sent(root, server)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_sweep_its_agent_and_what_the_server_sees(fast_path: Path, server: Server) -> None:
     (fast_path / "space.yaml").write_text(RUNNING)
     made = program(fast_path, server.url, "wandb", "sweep", "--space", "space.yaml", "--json")
@@ -602,6 +603,7 @@ def test_a_sweep_without_a_server_is_adopted_once_there_is_one(
     assert json.loads(path.read_text())["sweep"] == sweep
 
 
+@pytest.mark.nightly
 def test_malformed_sweeps_are_refused_before_any_call(
     fast_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:

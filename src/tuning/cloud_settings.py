@@ -195,12 +195,25 @@ def read_settings(config_dirs: Sequence[Path] = ()) -> CloudSettings:
     Raises:
         ConfigError: A file breaks a law; all that do in one file are reported together.
     """
-    return CloudSettings(
-        studio=_read("studio", StudioSettings, config_dirs),
-        phases=_read("phases", Mapping[Text, Phase], config_dirs),
-        scheduler=_read("scheduler", SchedulerSettings, config_dirs),
-        prices=_read("prices", PriceTable, config_dirs),
-    )
+    files = {name: settings_file(name, config_dirs) for name in _FILES}
+    return CloudSettings(**{name: _read_file(files[name], kind) for name, kind in _FILES.items()})
+
+
+def is_cloud_file(path: Path) -> bool:
+    """Whether a file is one of the cloud's: settings, or a file of jobs among the templates."""
+    folder = path.absolute().parent
+    if folder.name == "templates":
+        return folder.parent.name == FOLDER
+    return folder.name == FOLDER and path.stem in _FILES
+
+
+def check_cloud_file(path: Path) -> None:
+    """Refuse a file of the cloud that breaks a law.
+
+    Raises:
+        ConfigError: It does; all laws that it breaks are told together.
+    """
+    _read_file(path, _FILES.get(path.stem, Template))
 
 
 def settings_file(name: str, config_dirs: Sequence[Path]) -> Path:
@@ -208,10 +221,6 @@ def settings_file(name: str, config_dirs: Sequence[Path]) -> Path:
     folders = [*config_dirs, shipped_config_dir()]
     candidates = [folder / FOLDER / f"{name}.yaml" for folder in folders]
     return next((path for path in candidates if path.is_file()), candidates[-1])
-
-
-def _read(name: str, kind: Any, config_dirs: Sequence[Path]) -> Any:
-    return _read_file(settings_file(name, config_dirs), kind)
 
 
 def _read_file(path: Path, kind: Any) -> Any:
@@ -383,3 +392,10 @@ _SECTIONS: Mapping[str, type[Section]] = {
     "jobs": TemplateJob,
 }
 """Whose keys are offered where an unknown one stands below."""
+
+_FILES: Mapping[str, Any] = {
+    "studio": StudioSettings,
+    "phases": Mapping[Text, Phase],
+    "scheduler": SchedulerSettings,
+    "prices": PriceTable,
+}

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
 import psutil
 
-from cloud_support import address, client_env, environment, settings_for
 from fake_backend import FakeBackend, Fate, Kind
 from simulated_training import TURNING_STEP, Does
-from tuning.backends.lightning import LightningBackend
 from tuning.backends.local import LocalBackend
 from tuning.backends.process import Limits
 from tuning.jobs import Backend, How, Job
-from tuning.lightning_integration import Cloud
 from tuning.paths import ResultsRoot
 
 RUNNER = "simulated_training:run"
@@ -92,51 +87,4 @@ class LocalPlace:
         return any(psutil.pid_exists(pid) for pid in self._known)
 
 
-class LightningPlace:
-    """Jobs of a cloud on loopback, which runs them in processes of their own."""
-
-    def __init__(self, root: ResultsRoot, num_slots: int) -> None:
-        self._stack = contextlib.ExitStack()
-        home = root.root / "home"
-        self.cloud = self._stack.enter_context(address().holding(root.root / "cloud"))
-        self._stack.enter_context(environment(client_env(address().url, home)))
-        settings = settings_for(root.root / "configs", self.cloud, max_jobs=num_slots)
-        client = Cloud(settings.studio)
-        client.create_studio("tuning-study")
-        self.backend = LightningBackend(
-            root, client, settings, "study", "tuning-study", limits=SMALL_LIMITS, runner=RUNNER
-        )
-        # In the job: the machine has this checkout and its tests.
-        tests = str(Path(__file__).parents[1])
-        self._stack.enter_context(environment({"PYTHONPATH": tests, "OMP_NUM_THREADS": "1"}))
-
-    def _worker(self, job: Job) -> psutil.Process:
-        """Return the process that runs a trial, on the machine of its job."""
-        run = self.backend.scheduler.ledger.runs[job.trial_id]
-        assert run.current is not None
-        on_cloud = self.cloud._named(run.current.cloud_name)
-        assert on_cloud.process is not None
-        family = psutil.Process(on_cloud.process.pid).children(recursive=True)
-        return next(p for p in family if "tuning.backends.worker" in p.cmdline())
-
-    def kill(self, job: Job) -> None:
-        self._worker(job).kill()
-
-    def freeze(self, job: Job) -> None:
-        self._worker(job).suspend()
-
-    def is_anything_left(self) -> bool:
-        until = time.monotonic() + 5
-        while self.cloud.running_jobs and time.monotonic() < until:
-            self.cloud.look()
-            time.sleep(0.1)
-        left = bool(self.cloud.running_jobs or self.cloud.unknown)
-        self._stack.close()
-        return left
-
-
-PLACES: dict[str, Callable[[ResultsRoot, int], Place]] = {
-    "fake": FakePlace,
-    "local": LocalPlace,
-    "lightning": LightningPlace,
-}
+PLACES: dict[str, Callable[[ResultsRoot, int], Place]] = {"fake": FakePlace, "local": LocalPlace}

@@ -195,7 +195,7 @@ class KillsANode(Remembers):
             self._kill()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_study_on_two_nodes_survives_the_death_of_one(
     two_nodes: Any, small_config: Callable[..., Any], tmp_path: Path, warm_worker: WarmWorker
 ) -> None:

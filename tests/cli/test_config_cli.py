@@ -304,10 +304,12 @@ def test_validate_knows_a_search_space_from_an_experiment(program: Program, cont
 
 def test_validate_accepts_everything_that_ships(program: Program) -> None:
     ours = shipped_config_dir()
-    files = [*(ours / "search_spaces").glob("*.yaml"), *ours.glob("*.yaml")]
-    assert len(files) == 12
+    cloud = [ours / "lightning" / f"{n}.yaml" for n in ("studio", "phases", "scheduler", "prices")]
+    cloud += (ours / "lightning" / "templates").glob("*.yaml")
+    files = [*(ours / "search_spaces").glob("*.yaml"), *ours.glob("*.yaml"), *cloud]
+    assert len(files) == 13 + 4 + 6
     shown = answer_of(program, "config", "validate", *map(str, files))
-    assert shown.count(": ok\n") == 12
+    assert shown.count(": ok\n") == len(files)
 
 
 # --- keys ---------------------------------------------------------------------------------------

@@ -65,6 +65,7 @@ def test_list_names_every_space_with_its_trials(program: Program) -> None:
         ["extended", "one_at_a_time", "13", "trials"],
         ["quick", "one_at_a_time", "4", "trials"],
         ["random", "random", "53", "trials"],
+        ["rank_and_rate", "grid", "18", "trials"],
         ["small", "one_at_a_time", "29", "trials"],
         ["small_grid", "grid", "331778", "trials"],
     ]
@@ -76,7 +77,7 @@ def test_list_answers_in_json_and_finds_spaces_of_the_user(
 ) -> None:
     rows = json.loads(good(program, "list", "--json", *own[1:]).stdout)
     found = {row.pop("space"): row for row in rows}
-    assert len(found) == 12
+    assert len(found) == 13
     assert found["mine"] == {"strategy": "grid", "num_configurations": 8, "num_trials": 19}
     assert found["bayesian"] == {
         "strategy": "bayesian",

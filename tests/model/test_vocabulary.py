@@ -351,7 +351,7 @@ def test_what_needs_a_dropped_token_is_refused_by_name_before_training(
 # --- thinking ---------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_trial_keeps_the_models_own_answers_in_both_modes(
     small_config: Any, folders: dict[str, str], tmp_path: Path
 ) -> None:

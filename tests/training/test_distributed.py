@@ -85,7 +85,7 @@ def test_a_step_that_is_cut_has_the_curve_of_one_that_is_not_up_to_rounding(
     assert found["cut"] == pytest.approx(found["whole"], rel=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_an_evaluation_by_two_processes_says_what_one_says(
     by_two: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

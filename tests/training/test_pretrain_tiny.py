@@ -73,6 +73,7 @@ def chosen() -> TinyVocabulary:
     return choose_vocabulary(every_template_filled())
 
 
+@pytest.mark.nightly
 def test_the_shipped_words_and_tokens_are_those_that_the_rules_choose(
     chosen: TinyVocabulary,
 ) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import json
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -102,6 +103,18 @@ class Drive:
             except NotFoundError:
                 return None
             return target.read_bytes() if target.is_file() else None
+
+    def newest_attempt(self, training_key: str) -> int:
+        """Return the attempt that owns a training on the drive, whichever driver began it.
+
+        Returns:
+            0 where nobody has worked on it, or where it cannot be said.
+        """
+        path = ResultsRoot(Path()).training(training_key).control.as_posix()
+        with contextlib.suppress(CloudError, ValueError, KeyError, TypeError):
+            raw = self._read(f"{self._settings.studio.drive_folder}/results/{path}")
+            return int(json.loads(raw or b"{}").get("attempt", 0))
+        return 0
 
     def write_wish(self, training_key: str, attempt: int) -> None:
         """Have a running job's training stop after its step.
@@ -281,9 +294,12 @@ class LightningBackend:
         settings = self._settings.scheduler
         hours = self._hours_of(job, machine)
         impact, why = self._priorities.get(job.trial_id, (0.0, ""))
+        # The drive may know of attempts of another driver, which this one comes after.
+        attempt = max(job.attempt, self._drive.newest_attempt(job.training_key) + 1)
+        jobs = (job, *self._together(job))
         payload = JobPayload(
             results=shared_results(self._settings),
-            jobs=(job, *self._together(job)),
+            jobs=tuple(j.model_copy(update={"attempt": attempt}) for j in jobs),
             hardware=family_of(machine),
             environment={"OMP_NUM_THREADS": str(self._threads)} if self._threads else {},
             limits=dataclasses.asdict(self._limits),

@@ -168,7 +168,9 @@ def memory(
 
 @app.command("validate")
 def validate(
-    files: Annotated[list[Path], typer.Argument(help="Configurations and search spaces.")],
+    files: Annotated[
+        list[Path], typer.Argument(help="Configurations, spaces, files of the cloud.")
+    ],
     as_json: options.Json = False,
     quiet: options.Quiet = False,
     config_dir: options.ConfigDir = options.CONFIG_DIR,
@@ -193,12 +195,15 @@ def validate(
 
 def _mistakes(path: Path, config_dir: Path) -> list[str]:
     from tuning.cli.study_request import StudyRequest, make_spec
+    from tuning.cloud_settings import check_cloud_file, is_cloud_file
     from tuning.composition import load
     from tuning.fingerprint import check_own_files
     from tuning.grid import check_size, is_space
 
     try:
-        if is_space(path, [config_dir]):
+        if is_cloud_file(path):
+            check_cloud_file(path)
+        elif is_space(path, [config_dir]):
             request = StudyRequest(name="validate", space=str(path), config_dir=config_dir)
             plan = make_spec(request).plan()
             # A whole product is there to be counted and drawn from.
