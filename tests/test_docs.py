@@ -137,8 +137,8 @@ def test_configurations_among_the_examples_are_valid(
     assert done.exit_code == 0, done.output
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("quick_checkout", "warm_studies")
+@pytest.mark.nightly
 def test_the_sampler_among_the_examples_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend("examples")
     arguments = ["study", "run", "--space", "examples/near_best.yaml", "--json", "--quiet"]

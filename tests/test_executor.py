@@ -238,6 +238,7 @@ class KillsTheWorker(Remembers):
             os.kill(self._worker.pid, signal.SIGKILL)
 
 
+@pytest.mark.nightly
 def test_a_killed_worker_is_replaced_and_its_training_goes_on(
     small_config: Any, tmp_path: Path, study: Run, warm_worker: WarmWorker
 ) -> None:

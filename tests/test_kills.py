@@ -120,6 +120,7 @@ def test_a_second_driver_is_refused_and_takes_over_from_a_killed_one(
 
 
 @pytest.mark.usefixtures("warm_studies")
+@pytest.mark.nightly
 def test_the_first_interrupt_finishes_the_step_and_the_study_is_resumed_there(
     tmp_path: Path, space: Path
 ) -> None:

@@ -36,6 +36,7 @@ def wait(condition: Callable[[], Any], seconds: float = 120) -> Any:
     return found
 
 
+@pytest.mark.nightly
 def test_a_job_goes_on_from_the_checkpoint_of_another_and_gives_the_local_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

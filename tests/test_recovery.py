@@ -531,6 +531,7 @@ def real_space() -> dict[str, Any]:
 
 
 @pytest.mark.usefixtures("warm_studies")
+@pytest.mark.nightly
 def test_a_full_disk_ends_a_study_in_one_clear_line_and_it_goes_on_when_there_is_room(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

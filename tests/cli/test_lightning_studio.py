@@ -52,7 +52,9 @@ def untouched(cloud: Cloud, tmp_path: Path) -> Run:
     return run
 
 
-def test_a_task_from_processor_to_gpus_and_the_end(cloud: Cloud, untouched: Run) -> None:
+def test_a_task_from_processor_to_gpus_and_the_end(
+    cloud: Cloud, untouched: Run, in_cloud: Run
+) -> None:
     tuning = untouched
     made = tuning("lightning", "studio", "create", "spell", "--json")
     assert json.loads(made.stdout)["studio"]["status"] == "Stopped"
@@ -67,12 +69,12 @@ def test_a_task_from_processor_to_gpus_and_the_end(cloud: Cloud, untouched: Run)
 
     # Made again it is found, and nothing is uploaded twice.
     puts = sum(method == "PUT" and path.startswith("/put/") for method, path in cloud.requests)
-    tuning("lightning", "studio", "create", "spell")
+    in_cloud("lightning", "studio", "create", "spell")
     assert puts == sum(m == "PUT" and p.startswith("/put/") for m, p in cloud.requests)
 
     tuning("lightning", "studio", "start", "spell")
     tuning("lightning", "studio", "switch", "spell", "test")
-    assert "Running on T4" in tuning("lightning", "studio", "status", "spell").stdout
+    assert "Running on T4" in in_cloud("lightning", "studio", "status", "spell").stdout
     said = tuning(
         "lightning",
         "studio",
@@ -99,14 +101,14 @@ def test_a_task_from_processor_to_gpus_and_the_end(cloud: Cloud, untouched: Run)
     # Nothing of ours kept it awake.
     assert studio.keep_alives == 0
 
-    told = json.loads(tuning("lightning", "cost", "spell", "--json").stdout)
+    told = json.loads(in_cloud("lightning", "cost", "spell", "--json").stdout)
     assert [row["name"] for row in told["rows"]] == ["develop", "test", "train"]
     assert all(row["metered"] > 0 for row in told["rows"])
     assert told["total"] == pytest.approx(sum(row["metered"] for row in told["rows"]), abs=1e-6)
 
-    tuning("lightning", "studio", "delete", "spell", "--yes")
+    in_cloud("lightning", "studio", "delete", "spell", "--yes")
     assert cloud.studios == {}
-    assert json.loads(tuning("lightning", "cost", "spell", "--json").stdout)["total"] > 0
+    assert json.loads(in_cloud("lightning", "cost", "spell", "--json").stdout)["total"] > 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -116,7 +116,7 @@ def check_mode_lightning(program: Program, arguments: list[str], changes_trainin
 @pytest.mark.parametrize(
     ("focus", "weight", "ranked_by"),
     [
-        ("transfer", 0.6, "transfer"),
+        pytest.param("transfer", 0.6, "transfer", marks=pytest.mark.nightly),
         pytest.param("spelling", 0.3, "spelling", marks=pytest.mark.nightly),
         pytest.param("balanced", 0.5, "balanced", marks=pytest.mark.nightly),
     ],

@@ -146,8 +146,8 @@ def written(name: str, content: Any) -> str:
     return name
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("warm_studies")
+@pytest.mark.nightly
 def test_arms_are_trained_scored_exported_and_confirmed(program: Program) -> None:
     config = written("small.yaml", {**small_mapping(), "evaluation_config": FEW_WORDS})
     run = ("study", "run", "--config", config, "--workers", "1", "--quiet")

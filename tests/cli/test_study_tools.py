@@ -336,8 +336,8 @@ def test_a_folder_without_studies_says_so(tmp_path: Path, program: Program) -> N
 # --- going on -------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("warm_studies")
+@pytest.mark.nightly
 def test_a_budget_ends_a_run_and_resume_goes_on(tmp_path: Path, program: Program) -> None:
     few = (f"evaluation_config.{name}" for name in ("num_words=10", "num_generated_items=0"))
     run = ("study", "run", "--space", "quick", "--name", "q", "--workers", "1", "--quiet", *few)
