@@ -125,6 +125,8 @@ class JobRun:
     message: str = ""
     num_lost: int = 0
     """Times that its machine was taken away."""
+    num_lost_since_planned: int = 0
+    """The same since it was asked for last: who asks again may lose as many once more."""
     not_before: float = 0.0
     refused_since: float | None = None
     """When the cloud first had no machine for it, in a row."""
@@ -248,7 +250,7 @@ class Ledger:
             else:
                 known.spec, known.stage = spec, Stage.WAITING
                 known.is_cancelled = known.is_collected = False
-                known.outcome, known.message = None, ""
+                known.outcome, known.message, known.num_lost_since_planned = None, "", 0
         elif kind in _EVENTS:
             _APPLY[kind](self.runs[line["job"]], line)
 
@@ -283,6 +285,7 @@ def _running(run: JobRun, line: Mapping[str, Any]) -> None:
 
 def _lost(run: JobRun, line: Mapping[str, Any]) -> None:
     run.num_lost += 1
+    run.num_lost_since_planned += 1
     run.message = line["message"]
 
 

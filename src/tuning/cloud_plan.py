@@ -44,7 +44,7 @@ class PlannedJob:
     @property
     def has_default(self) -> bool:
         """Whether the default configuration is trained here, on its first seed or another."""
-        return any(not proposal.parameters for proposal in self.proposals)
+        return _is_default(self.proposals)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,8 +179,12 @@ def _planned(
     )
 
 
+def _is_default(proposals: Sequence[Proposal]) -> bool:
+    return any(not proposal.parameters for proposal in proposals)
+
+
 def _why(proposals: Sequence[Proposal], why: str) -> str:
-    if any(not proposal.parameters for proposal in proposals):
+    if _is_default(proposals):
         return "the default, with which all others are compared: first"
     return why or "nothing is known of its worth: cheap first"
 

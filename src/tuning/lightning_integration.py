@@ -625,20 +625,6 @@ class Cloud:
 
     # --- files ------------------------------------------------------------------------------------
 
-    def list_files(self, path: str) -> dict[str, int]:
-        """Return the files below a folder of the drive, with their sizes in bytes.
-
-        Raises:
-            CloudError: The cloud does not answer.
-        """
-        try:
-            found = self._ask(
-                lambda: self._space.list_files(path, recursive=True), f"files in {path}"
-            )
-        except NotFoundError:
-            return {}
-        return {e.path: e.size or 0 for e in found if not getattr(e, "is_dir", False)}
-
     def download(self, path: str, target: Path) -> None:
         """Bring a file of the drive here.
 

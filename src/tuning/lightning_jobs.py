@@ -276,11 +276,6 @@ class Scheduler:
         return [run for run in self.ledger.runs.values() if run.stage.is_live]
 
     @property
-    def is_idle(self) -> bool:
-        """Whether every job is over."""
-        return all(run.stage.is_over for run in self.ledger.runs.values())
-
-    @property
     def is_over_budget(self) -> bool:
         """Whether the jobs have cost as much as they may."""
         return self.max_cost is not None and self.ledger.cost() >= self.max_cost
@@ -390,7 +385,7 @@ class Scheduler:
     def _lose(self, run: JobRun, state: JobState | None, message: str, ended: list[JobRun]) -> None:
         """Submit a job again whose machine was lost, or give it up."""
         self.ledger.note("lost", job=run.spec.name, message=message)
-        if run.num_lost <= run.spec.retries:
+        if run.num_lost_since_planned <= run.spec.retries:
             self._said(f"{run.spec.name}: {message}; it is submitted again")
             self.ledger.note("waiting", job=run.spec.name, **_times(state))
             return

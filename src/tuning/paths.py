@@ -226,10 +226,6 @@ class CloudTaskFolder:
         """Held by the process that works on the Studio or submits jobs."""
         return self.root / ".lock"
 
-    def output(self, job: str) -> Path:
-        """Return the folder of what a job without a study wrote."""
-        return self.root / "jobs" / checked_name(job, "job")
-
 
 @dataclass(frozen=True, slots=True)
 class TokenAnalysisFolder:

@@ -11,7 +11,6 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -180,7 +179,9 @@ class TaskStudio:
             else self.binding
         )
         if owner != self.task:
-            self.cloud.mark_studio(name, {TASK_VARIABLE: self.task, **self._shared_variables()})
+            self.cloud.mark_studio(
+                name, {TASK_VARIABLE: self.task, **shared_variables(self.settings)}
+            )
         self.name = name
         return state
 
@@ -190,10 +191,6 @@ class TaskStudio:
     def _bind(self, binding: Binding) -> None:
         self.binding = binding
         files.write_json(self.folder.studio, binding.model_dump())
-
-    def _shared_variables(self) -> dict[str, str]:
-        """Return what has Studios and jobs keep weights where all of them find them."""
-        return shared_variables(self.settings)
 
     def enter(self, phase: str, *, sleeps: bool = True, spot: bool = False) -> StudioState:
         """Have the Studio run on the machine of a phase, and prove that it does.
@@ -523,8 +520,3 @@ def plan_of_phases(settings: CloudSettings, phases: Sequence[str]) -> list[Step]
         price = settings.prices.per_hour(phase.machine)
         steps.append(Step(what=name, machine=phase.machine, hours=phase.hours, per_hour=price))
     return steps
-
-
-def now_text() -> str:
-    """Return the time as ledgers have it."""
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -116,6 +116,8 @@ def test_a_job_whose_machine_is_lost_is_tried_again(
     file.write_text(yaml.safe_dump({"about": "One.", "jobs": {"one": again}}))
     said = in_cloud("lightning", "submit", str(file), "--name", "one", expect=1)
     assert "one: lost" in said.stdout
+    # Asked for again it may lose as many once more: two submissions as before.
+    assert [job.state for job in cloud.jobs.values()] == ["failed", "completed", "failed", "failed"]
 
 
 def test_a_budget_stops_new_jobs(cloud: Cloud, in_cloud: Run, tmp_path: Path) -> None:
