@@ -133,6 +133,7 @@ def test_a_wandb_logger_gets_every_measure(
         callbacks=[TransferEvaluation(3)],
     )
     run.finish()
+    wandb.teardown()  # `finish()` alone is no barrier for what is on disk.
     (path,) = (tmp_path / "wandb").glob("offline-run-*/run-*.wandb")
     rows = read_offline_run(path).rows
     assert sum("train/loss" in row for row in rows) == 6
