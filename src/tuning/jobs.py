@@ -21,7 +21,7 @@ from tuning.errors import ResultsError
 from tuning.fingerprint import training_key
 from tuning.paths import TrainingFolder
 from tuning.scoring import accuracy_name
-from tuning.tasks.items import EVALUATED_TASKS
+from tuning.tasks.items import SCORED_TASKS
 
 
 class Job(BaseModel):
@@ -260,7 +260,7 @@ def check_progress(line: Mapping[str, Any]) -> None:
     if line["kind"] == "train":
         files.check_types(line, {"loss": (int, float), "num_tokens": int})
     elif line["kind"] == "evaluation":
-        files.check_types(line, {accuracy_name(task): (int, float) for task in EVALUATED_TASKS})
+        files.check_types(line, {accuracy_name(task): (int, float) for task in SCORED_TASKS})
 
 
 def read_progress(folder: TrainingFolder) -> list[dict[str, Any]]:

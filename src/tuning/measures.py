@@ -6,7 +6,7 @@ and strata together, in the suite's fixed mix. Its interval resamples words.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,7 @@ from tuning.errors import ResultsError
 from tuning.scoring import METRIC_PREFIX, TRANSFER_SCORE, Weights, calculate_transfer_score
 from tuning.tasks import baselines
 from tuning.tasks.baselines import LetterGuesser
-from tuning.tasks.items import EVALUATED_TASKS, Item, Task
+from tuning.tasks.items import SCORED_TASKS, Item, Task, tasks_in
 from tuning.tasks.lenient import Outcome
 
 PREDICTIONS = "predictions.parquet"
@@ -382,7 +382,7 @@ def strata_results(
 def flat_metrics(results: Mapping[str, TaskResult], weights: Weights) -> dict[str, float]:
     """Return the metrics of a trial by their public names."""
     metrics: dict[str, float] = {}
-    for task in EVALUATED_TASKS:
+    for task in tasks_in(results):
         prefix, result = METRIC_PREFIX[task], results[task.value]
         metrics[f"{prefix}/accuracy"] = result.tuned.value
         metrics[f"{prefix}/gain"] = result.gain.value
@@ -399,14 +399,14 @@ def flat_metrics(results: Mapping[str, TaskResult], weights: Weights) -> dict[st
 
 def score_of(metrics: Mapping[str, float], weights: Weights) -> float:
     """Return the transfer score of accuracies given by their public names."""
-    spelling, position, count = (metrics[f"{METRIC_PREFIX[t]}/accuracy"] for t in EVALUATED_TASKS)
+    spelling, position, count = (metrics[f"{METRIC_PREFIX[t]}/accuracy"] for t in SCORED_TASKS)
     return calculate_transfer_score(spelling, position, count, *weights)
 
 
-def strict_accuracies(tasks: list[Task], correct: list[bool]) -> dict[str, float]:
+def strict_accuracies(tasks: Sequence[Task], correct: Sequence[bool]) -> dict[str, float]:
     """Return the plain mean of each task's strict readings, by public name."""
     metrics = {}
-    for task in EVALUATED_TASKS:
+    for task in tasks_in(set(tasks)):
         hits = [c for t, c in zip(tasks, correct, strict=True) if t is task]
         metrics[f"{METRIC_PREFIX[task]}/accuracy"] = sum(hits) / len(hits)
     return metrics

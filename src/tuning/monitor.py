@@ -19,7 +19,7 @@ from tuning.ranking import Contender
 from tuning.records import TrialStatus, intact_record
 from tuning.scoring import TRANSFER_SCORE, accuracy_name, calculate_transfer_score
 from tuning.study import StudySpec, check_event, trial_index
-from tuning.tasks.items import EVALUATED_TASKS
+from tuning.tasks.items import SCORED_TASKS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,7 +197,7 @@ class StudyMonitor:
         elif running and step >= max_steps:
             state = "evaluating"
         seen = trial.lines.get("evaluation")
-        accuracies = [seen[accuracy_name(task)] for task in EVALUATED_TASKS] if seen else None
+        accuracies = [seen[accuracy_name(task)] for task in SCORED_TASKS] if seen else None
         return TrialView(
             trial_id=trial.trial_id,
             label=_label(proposal),
@@ -225,7 +225,7 @@ class StudyMonitor:
     def _finished(self, trial: _Known, proposal: Proposal) -> TrialView:
         record = intact_record(self._folder.trial(trial.trial_id).record)
         metrics = record.result.metrics if record else {}
-        names = [accuracy_name(task) for task in EVALUATED_TASKS]
+        names = [accuracy_name(task) for task in SCORED_TASKS]
         spelling, position, count = (metrics.get(name) for name in names)
         return TrialView(
             trial_id=trial.trial_id,

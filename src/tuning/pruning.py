@@ -19,7 +19,7 @@ from tuning.config import ExperimentConfig
 from tuning.errors import ConfigError, nearest
 from tuning.schema import Number, Rate, law_of_error
 from tuning.scoring import Focus, Weights, accuracy_name, calculate_transfer_score, dominates
-from tuning.tasks.items import EVALUATED_TASKS
+from tuning.tasks.items import SCORED_TASKS
 from tuning.tasks.stream import Arm
 
 
@@ -35,7 +35,7 @@ class Observation:
     @classmethod
     def of(cls, line: Mapping[str, Any]) -> Observation:
         """Read a line of a training's progress."""
-        spelling, position, count = (float(line[accuracy_name(t)]) for t in EVALUATED_TASKS)
+        spelling, position, count = (float(line[accuracy_name(t)]) for t in SCORED_TASKS)
         return cls(int(line["step"]), spelling, position, count)
 
 

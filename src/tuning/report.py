@@ -64,7 +64,7 @@ TRIAL_COLUMNS = (
     *(
         name
         for task in EVALUATED_TASKS
-        for name in (f"{task.capitalize()}, %", f"{task.capitalize()} gain")
+        for name in (f"{formats.task_title(task)}, %", f"{formats.task_title(task)} gain")
     ),
     *(f"{task.capitalize()} choice gain" for task in TRANSFER_TASKS),
     *("Score, own weights", "Steps", "Examples", "Training, s", "Evaluation, s", "Remark"),

@@ -6,14 +6,13 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
-from tuning.tasks.items import Task
+from tuning.tasks.items import EVALUATED_TASKS, Task
 
 METRIC_PREFIX: Mapping[Task, str] = {
-    Task.SPELLING: "spelling",
-    Task.POSITION: "transfer/position",
-    Task.COUNT: "transfer/count",
+    task: "spelling" if task is Task.SPELLING else f"transfer/{task.value}"
+    for task in EVALUATED_TASKS
 }
-"""The three disjoint families of metric names."""
+"""Disjoint families of metric names, such as ``transfer/position``."""
 
 TRANSFER_SCORE = "transfer_learning_score"
 OWN_WEIGHTS_SCORE = "own_weights_score"

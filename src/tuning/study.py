@@ -21,7 +21,7 @@ from tuning.ranking import Contender, Ranked, rank
 from tuning.records import TrialRecord, TrialStatus, read_record
 from tuning.scoring import Focus, Weights, dominates
 from tuning.search_space import SearchSpace
-from tuning.tasks.items import EVALUATED_TASKS
+from tuning.tasks.items import SCORED_TASKS
 
 
 class StudySpec(BaseModel):
@@ -163,7 +163,7 @@ def _check_record(spec: StudySpec, trial_id: str, record: TrialRecord) -> None:
     try:
         for focus in {spec.focus, *spec.objectives}:
             focus.objective(result.metrics)
-        levels = [level for t in EVALUATED_TASKS for level in _levels(result.tasks[t.value])]
+        levels = [level for t in SCORED_TASKS for level in _levels(result.tasks[t.value])]
     except KeyError as error:
         raise ResultsError(f"its record lacks {error}") from error
     if not all(0 <= level.value <= 1 and level.num_words >= 2 for level in levels):

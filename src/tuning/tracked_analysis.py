@@ -17,7 +17,7 @@ from tuning.paths import ResultsRoot
 from tuning.records import TrialRecord, TrialStatus
 from tuning.scoring import TRANSFER_SCORE
 from tuning.study import StudySpec, existing_spec, readable_records
-from tuning.tasks.items import EVALUATED_TASKS, TRANSFER_TASKS, Task
+from tuning.tasks.items import SCORED_TASKS, TRANSFER_TASKS, Task
 from tuning.tracked_runs import (
     Artifact,
     JobType,
@@ -119,7 +119,7 @@ def _plotted(analysis: StudyAnalysis) -> list[dict[str, Any]]:
         {
             "trial": run.trial_id,
             "configuration": run.label,
-            **{f"{t.value}_gain": 100 * getattr(run, t.value) for t in EVALUATED_TASKS},
+            **{f"{t.value}_gain": 100 * getattr(run, t.value) for t in SCORED_TASKS},
             TRANSFER_SCORE: scores.get(run.trial_id),
         }
         for run in analysis.runs

@@ -28,7 +28,7 @@ from tuning.scoring import (
     calculate_transfer_score,
 )
 from tuning.study import StudySpec, existing_spec, readable_records, trial_index
-from tuning.tasks.items import EVALUATED_TASKS
+from tuning.tasks.items import EVALUATED_TASKS, SCORED_TASKS, tasks_in
 
 STEP = "trainer/step"
 """The axis of every curve: optimizer steps."""
@@ -133,7 +133,7 @@ def run_id(spec: StudySpec, what: str, began: str = "") -> str:
 def _base_run(spec: StudySpec, record: TrialRecord) -> TrackedRun:
     """Return the untouched model's run, read off a trial that was compared with it."""
     summary: dict[str, float | str | None] = {"state": TrialStatus.COMPLETED.value}
-    for task in EVALUATED_TASKS:
+    for task in tasks_in(record.result.tasks):
         result = record.result.tasks[task.value]
         summary |= {
             f"final/{task.value}_accuracy": result.base.value,
@@ -204,7 +204,7 @@ def _rows(root: ResultsRoot, spec: StudySpec, record: TrialRecord) -> list[dict[
             row |= {f"spelling/train_{k}": v for k, v in line.items() if k not in ("step", "kind")}
             continue
         row |= {k: v for k, v in line.items() if k not in ("step", "kind")}
-        spelling, position, count = (line[accuracy_name(task)] for task in EVALUATED_TASKS)
+        spelling, position, count = (line[accuracy_name(task)] for task in SCORED_TASKS)
         # Of few words, as the curves are; the trial's own stands in the summary.
         row[TRANSFER_SCORE] = calculate_transfer_score(spelling, position, count, *spec.weights)
     return [by_step[step] for step in sorted(by_step)]

@@ -15,6 +15,7 @@ from tuning.errors import DataError
 from tuning.tasks import count, position, replay, spelling
 from tuning.tasks.difficulty import Band
 from tuning.tasks.items import CountTokens, Template
+from tuning.tasks.probes import PROBES
 from tuning.tasks.replay import Replay, ReplayFile, ShippedReplay
 from tuning.tasks.splits import Split, split_words
 from tuning.tasks.stream import TrainingStream, words_in_band
@@ -160,6 +161,7 @@ def wordings(other_templates: Sequence[Template] = ()) -> list[str]:
         *spelling.INVERSE_TEMPLATES,
         *position.TEMPLATES,
         *count.TEMPLATES,
+        *(template for probe in PROBES for template in probe.templates),
         *other_templates,
     )
     texts = [re.sub(r"\{\w+\}", " ", template.text) for template in templates]

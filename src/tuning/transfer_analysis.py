@@ -52,7 +52,7 @@ from tuning.mixed_effects import word_variance
 from tuning.paths import ResultsRoot
 from tuning.ranking import Contender
 from tuning.records import TrialRecord, TrialStatus
-from tuning.scoring import METRIC_PREFIX, Focus, calculate_transfer_score
+from tuning.scoring import Focus, accuracy_name, calculate_transfer_score
 from tuning.search_space import Strategy
 from tuning.statistics import CONFIDENCE
 from tuning.study import (
@@ -64,7 +64,7 @@ from tuning.study import (
     study_names,
 )
 from tuning.tasks.baselines import guesser_from_json
-from tuning.tasks.items import EVALUATED_TASKS
+from tuning.tasks.items import EVALUATED_TASKS, SCORED_TASKS, Task
 
 __all__ = ["StudyAnalysis", "analyze", "calculate_transfer_score", "write_analysis"]
 
@@ -114,7 +114,7 @@ def analyze(root: ResultsRoot, name: str) -> StudyAnalysis:
             *(*_mixtures(spec, completed), *answers.notes, *_no_guesser(root, completed)),
             *(*curve_notes, *test_notes, *fresh_notes),
         ],
-        tasks=_tasks(root, completed),
+        tasks=_tasks(root, completed, table.standing.tasks),
         configurations=table.ranked,
         controls=table.controls,
         base_arms=first.base_arms if first else {},
@@ -168,7 +168,7 @@ def _untouched_objective(spec: StudySpec, completed: Sequence[TrialRecord]) -> f
     if spec.focus is not Focus.BALANCED:
         return 0.0
     tasks = completed[0].result.tasks
-    spelling, position, count = (tasks[task.value].base.value for task in EVALUATED_TASKS)
+    spelling, position, count = (tasks[task.value].base.value for task in SCORED_TASKS)
     return calculate_transfer_score(spelling, position, count, *spec.weights)
 
 
@@ -204,12 +204,15 @@ def _mixtures(spec: StudySpec, completed: Sequence[TrialRecord]) -> list[str]:
     return notes
 
 
-def _tasks(root: ResultsRoot, completed: Sequence[TrialRecord]) -> dict[str, TaskSummary]:
+def _tasks(
+    root: ResultsRoot, completed: Sequence[TrialRecord], tasks: Sequence[Task]
+) -> dict[str, TaskSummary]:
     if not completed:
         return {}
     result = completed[0].result
     raw = _scores(root, result.training_key, result.evaluation_key).get("mix")
     mix = raw if isinstance(raw, dict) else {}
+    of_task = {task.value: result.tasks[task.value] for task in tasks}
     return {
         task: TaskSummary(
             base=found.base,
@@ -218,7 +221,7 @@ def _tasks(root: ResultsRoot, completed: Sequence[TrialRecord]) -> dict[str, Tas
             baseline=found.baseline,
             mix=_counts(mix.get(task)),
         )
-        for task, found in result.tasks.items()
+        for task, found in of_task.items()
     }
 
 
@@ -258,7 +261,7 @@ def _searched(spec: StudySpec, table: Table) -> tuple[list[dict[str, Any]], dict
     points = [dict(plan.point_of(row.parameters)) for row in table.ranked]
     targets = {
         task.value: [row.gains[task.value].gain.value for row in table.ranked]
-        for task in EVALUATED_TASKS
+        for task in SCORED_TASKS
     }
     return points, {**targets, "objective": [row.objective.value for row in table.ranked]}
 
@@ -346,8 +349,9 @@ def _curve(
         steps=[int(x["step"]) for x in on_the_way],
         examples=[int(x["step"]) * size for x in on_the_way],
         accuracies={
-            task.value: [x[f"{METRIC_PREFIX[task]}/accuracy"] for x in on_the_way]
+            task.value: [x[accuracy_name(task)] for x in on_the_way]
             for task in EVALUATED_TASKS
+            if all(accuracy_name(task) in x for x in on_the_way)
         },
         num_words=sizes.num_monitor_words,
         noise={

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tuning.scoring import METRIC_PREFIX, TRANSFER_SCORE
-from tuning.tasks.items import EVALUATED_TASKS, TRANSFER_TASKS, Task
+from tuning.tasks.items import SCORED_TASKS, TRANSFER_TASKS, Task
 from tuning.tracked_runs import STEP
 
 
@@ -28,7 +28,7 @@ def build_workspace(
     import wandb_workspaces.reports.v2 as wr
     import wandb_workspaces.workspaces as ws
 
-    gains = {task: wr.SummaryMetric(f"final/{task.value}_gain") for task in EVALUATED_TASKS}
+    gains = {task: wr.SummaryMetric(f"final/{task.value}_gain") for task in SCORED_TASKS}
     transfer = ws.Section(
         name="Does spelling go with transfer?",
         panels=[
@@ -58,7 +58,7 @@ def build_workspace(
         name="Which hyperparameters matter?",
         panels=[
             wr.ParameterImportancePlot(with_respect_to=name)
-            for name in (TRANSFER_SCORE, *(f"final/{t.value}_gain" for t in EVALUATED_TASKS))
+            for name in (TRANSFER_SCORE, *(f"final/{t.value}_gain" for t in SCORED_TASKS))
         ],
         is_open=True,
     )

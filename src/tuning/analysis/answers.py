@@ -24,7 +24,7 @@ from tuning.paths import ResultsRoot
 from tuning.records import TrialRecord
 from tuning.scoring import SYNERGY_WEIGHT, Focus, Weights
 from tuning.statistics import Z
-from tuning.tasks.items import EVALUATED_TASKS, Task
+from tuning.tasks.items import SCORED_TASKS, Task, tasks_in
 
 READINGS = (STRICT, CHOICE, LENIENT)
 _KEY = ["task", "word", "template"]
@@ -141,8 +141,8 @@ def _trial_answers(frames: _Frames, record: TrialRecord, notes: list[str]) -> Tr
         )
         return _from_record(record)
     found = base.compare(tuned)
-    for task, recorded in result.tasks.items():
-        run = found.gains.get((Task(task), STRICT))
+    for task in tasks_in(result.tasks):
+        recorded, run = result.tasks[task.value], found.gains.get((task, STRICT))
         if run is not None and abs(run.value - recorded.gain.value) > 1e-9:
             notes.append(
                 f"trial {record.trial_id}: stored answers give a {task} gain of {run.value:.4f}, "
@@ -191,7 +191,7 @@ class _Base:
     def rows(self) -> dict[Task, np.ndarray]:
         """Places of each task's items."""
         tasks_N = np.array(self.table.column("task").to_pylist())
-        return {task: np.flatnonzero(tasks_N == task.value) for task in EVALUATED_TASKS}
+        return {t: np.flatnonzero(tasks_N == t.value) for t in tasks_in(set(tasks_N.tolist()))}
 
     @functools.cached_property
     def items(self) -> str:
@@ -252,7 +252,7 @@ def _holds_answers(table: pa.Table) -> bool:
     texts = all(pa.types.is_large_string(t) or pa.types.is_string(t) for t in _types(table, _KEY))
     flags = all(pa.types.is_boolean(t) or pa.types.is_null(t) for t in _types(table, READINGS))
     tasks = set(table.column("task").unique().to_pylist())
-    return texts and flags and {task.value for task in EVALUATED_TASKS} <= tasks
+    return texts and flags and {task.value for task in SCORED_TASKS} <= tasks
 
 
 def _types(table: pa.Table, names: Sequence[str]) -> list[pa.DataType]:
@@ -277,8 +277,8 @@ def _from_record(record: TrialRecord) -> TrialAnswers:
     """
     gains, before = {}, {}
     pattern = files.sha256_of_json(dict(record.parameters))
-    for name, result in record.result.tasks.items():
-        task = Task(name)
+    for task in tasks_in(record.result.tasks):
+        result = record.result.tasks[task.value]
         for reading, gain, base in (
             (STRICT, result.gain, result.base),
             (CHOICE, result.choice_gain, result.choice_base),

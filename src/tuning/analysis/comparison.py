@@ -16,7 +16,7 @@ from tuning.analysis.configurations import ConfigurationSummary
 from tuning.analysis.verdict import interval_points
 from tuning.mixed_effects import Estimate, independent_difference
 from tuning.statistics import CONFIDENCE, holm
-from tuning.tasks.items import EVALUATED_TASKS
+from tuning.tasks.items import SCORED_TASKS
 
 if TYPE_CHECKING:
     from tuning.transfer_analysis import StudyAnalysis
@@ -161,7 +161,7 @@ def _pair(
     what: str, a: ConfigurationSummary, b: ConfigurationSummary, *, with_objective: bool
 ) -> ComparedPair:
     found = []
-    for task in EVALUATED_TASKS:
+    for task in SCORED_TASKS:
         gain_a, gain_b = a.gains[task.value], b.gains[task.value]
         found.append(_compared(task.value, "strict", gain_a.gain, gain_b.gain))
         if gain_a.choice is not None and gain_b.choice is not None:

@@ -144,6 +144,8 @@ class Standing:
     """Whose seeds tell what a gain of one seed strays by: the default, or all if it is missing."""
     direct: Contender | None
     control: Contender | None
+    tasks: Sequence[Task]
+    """Those that every trial was asked."""
 
     @classmethod
     def of(cls, spec: StudySpec, answers: StudyAnswers, records: Sequence[TrialRecord]) -> Standing:
@@ -154,11 +156,12 @@ class Standing:
         own = _distinct([c for c in found if not is_control(spec, c)], by_id)
         lenders = [c for c in own if c.is_default] or own
         arms = (by_arm.get("direct"), by_arm.get("format_control"))
-        bare = cls(spec, answers, by_id, {}, lenders, *arms)
+        tasks = [task for task in EVALUATED_TASKS if _is_known(task, answers, records)]
+        bare = cls(spec, answers, by_id, {}, lenders, *arms, tasks)
         spread: dict[str, SeedSpread | None] = {
             "objective": spread_over_seeds([bare.objectives(c) for c in own])
         }
-        for task in EVALUATED_TASKS:
+        for task in tasks:
             for reading in (STRICT, CHOICE, LENIENT):
                 groups = [bare.gains(c, task, reading) for c in lenders]
                 spread[f"{task}/{reading}"] = spread_over_seeds(groups)
@@ -184,6 +187,13 @@ class Standing:
         focus, weights = self.spec.focus, self.spec.weights
         trials = (self.answers.trials[trial_id] for trial_id in contender.trial_ids)
         return [trial.objective(focus, weights) for trial in trials]
+
+
+def _is_known(task: Task, answers: StudyAnswers, records: Sequence[TrialRecord]) -> bool:
+    """Whether there are results of a task for all trials: a probe may be younger than some."""
+    return all((task, STRICT) in trial.gains for trial in answers.trials.values()) and all(
+        task.value in record.result.tasks for record in records
+    )
 
 
 def _distinct(own: Sequence[Contender], records: Mapping[str, TrialRecord]) -> list[Contender]:
@@ -231,7 +241,7 @@ def table_of(spec: StudySpec, answers: StudyAnswers, records: Sequence[TrialReco
 def _row(standing: Standing, contender: Contender, rank: int) -> ConfigurationSummary:
     runs = [standing.records[trial_id] for trial_id in contender.trial_ids]
     training = standing.spec.config_of(runs[0]).training_config
-    gains = {task: _task_gain(standing, contender, task) for task in EVALUATED_TASKS}
+    gains = {task: _task_gain(standing, contender, task) for task in standing.tasks}
     seconds = max(run.execution.train_seconds for run in runs)
     known = (set(run.result.metrics) for run in runs)
     names = sorted(name for name in set.intersection(*known) if "score" in name)

@@ -11,7 +11,7 @@ from tuning.mixed_effects import Estimate, difference
 from tuning.ranking import Contender, short
 from tuning.statistics import benjamini_hochberg
 from tuning.study import contenders
-from tuning.tasks.items import EVALUATED_TASKS
+from tuning.tasks.items import SCORED_TASKS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +66,7 @@ def _effects(
                 standing.spread[f"{task}/{STRICT}"],
             ),
         )
-        for task in EVALUATED_TASKS
+        for task in SCORED_TASKS
     ]
     objective = difference(
         standing.objectives(other), standing.objectives(default), standing.spread["objective"]

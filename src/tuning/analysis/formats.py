@@ -15,6 +15,11 @@ NONE = "\N{EN DASH}"
 """What stands for a number that there is none of."""
 
 
+def task_title(task: str) -> str:
+    """Return a task's name as headings have it, such as ``Last letter``."""
+    return task.replace("_", " ").capitalize()
+
+
 def percent(rate: float | None) -> str:
     """Return a rate in percent, one decimal."""
     return NONE if rate is None else f"{100 * rate:.1f} %"

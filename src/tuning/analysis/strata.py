@@ -11,7 +11,7 @@ import pandas as pd
 from tuning.measures import CHOICE, STRATA, STRICT, BaselineOf
 from tuning.mixed_effects import Run, SeedSpread, estimate, mean_of_items
 from tuning.tasks.baselines import count_class
-from tuning.tasks.items import EVALUATED_TASKS, Task
+from tuning.tasks.items import Task, tasks_in
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +79,7 @@ def strata_of(
     # Rows are picked again and again, which Arrow's texts make slow.
     before = before.astype(object)
     found = []
-    for task in EVALUATED_TASKS:
+    for task in tasks_in(set(before["task"])):
         of_task = before[before["task"] == task.value]
         for column in (c for c in (*STRATA, "letter") if c in after[0]):
             if column == "letter" and task is not Task.COUNT:

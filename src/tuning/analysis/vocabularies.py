@@ -28,7 +28,7 @@ from tuning.ranking import LEVEL, Contender
 from tuning.records import TrialRecord
 from tuning.statistics import holm
 from tuning.study import StudySpec, contenders, is_control
-from tuning.tasks.items import EVALUATED_TASKS, Task
+from tuning.tasks.items import SCORED_TASKS, Task
 
 WHOLE = "whole"
 """Name of the vocabulary that nothing was taken from; others are named for their rule."""
@@ -146,7 +146,7 @@ class _Group:
         spread = {
             task: spread_over_seeds([standing.gains(c, task, STRICT) for c in found.values()])
             or standing.spread[f"{task}/{STRICT}"]
-            for task in EVALUATED_TASKS
+            for task in SCORED_TASKS
         }
         return cls(standing, found, spread)
 
@@ -161,7 +161,7 @@ class _Group:
         found = {
             (name, task): self._over_whole(task, own, whole)
             for name, own in self.contenders.items()
-            for task in EVALUATED_TASKS
+            for task in SCORED_TASKS
             if whole and own is not whole
         }
         adjusted = holm([over.level.p_value for over in found.values()])
@@ -202,7 +202,7 @@ def _row(
         seeds=[record.seed for record in records],
         tasks={
             task.value: _task(group, name, task, over_whole.get((name, task)))
-            for task in EVALUATED_TASKS
+            for task in SCORED_TASKS
         },
         resources=own,
         speed_ratio=ratio_of(own.tokens_per_second, whole.tokens_per_second),

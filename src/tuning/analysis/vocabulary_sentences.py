@@ -8,7 +8,7 @@ from typing import NamedTuple
 from tuning.analysis import formats
 from tuning.analysis.verdict import interval_points
 from tuning.analysis.vocabularies import WHOLE, OverWhole, VocabularyRow
-from tuning.tasks.items import EVALUATED_TASKS
+from tuning.tasks.items import SCORED_TASKS
 
 
 class _Compared(NamedTuple):
@@ -80,7 +80,7 @@ def _detectable(compared: Sequence[_Compared]) -> str:
     """Return the sizes that a single comparison finds, by task: the largest of all parts."""
     largest = ", ".join(
         f"{task} {100 * max(c.over.level.detectable for c in compared if c.task == task):.1f}"
-        for task in EVALUATED_TASKS
+        for task in SCORED_TASKS
     )
     return f"a single difference is found with 80 % power from so many points: {largest}"
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from tuning.figures.figure import (
+    ALL_TASKS,
     GREY,
     TASKS,
     Figure,
@@ -30,7 +31,7 @@ MAX_CURVES = 60
 MAX_STEPS = 25
 """Evaluations of one curve that are drawn, the first and the last among them."""
 
-CURVE_COLUMNS = ("trial", "configuration", "role", "step", *TASKS)
+CURVE_COLUMNS = ("trial", "configuration", "role", "step", *ALL_TASKS)
 
 
 def curves_data(analysis: StudyAnalysis) -> pd.DataFrame:
@@ -72,7 +73,8 @@ def band_data(analysis: StudyAnalysis) -> pd.DataFrame:
     starts = [c.accuracies for c in analysis.curves if c.steps[0] == 0]
     rows = []
     for summary in analysis.patterns.summaries if starts else ():
-        untouched = 100 * float(np.median([values[summary.task][0] for values in starts]))
+        found = [values[summary.task][0] for values in starts if summary.task in values]
+        untouched = 100 * float(np.median(found))
         noise = 100 * summary.noise
         ends = {"low": max(0.0, untouched - noise), "high": min(100.0, untouched + noise)}
         rows.append({"task": summary.task, "untouched": untouched, **ends})
@@ -82,7 +84,8 @@ def band_data(analysis: StudyAnalysis) -> pd.DataFrame:
 def draw_curves(analysis: StudyAnalysis) -> Any:
     """Draw accuracy over optimizer steps, a panel for each task, a line for each trial."""
     data, bands = inline(curves_data(analysis)), band_data(analysis)
-    panels = [_panel(data, bands[bands["task"] == task], task) for task in TASKS]
+    tasks = [task for task in ALL_TASKS if task in TASKS or data[task].notna().any()]
+    panels = [_panel(data, bands[bands["task"] == task], task) for task in tasks]
     chart = alt.hconcat(*panels, spacing=20)
     return titled(chart, CURVES.title, analysis, _curves_says(analysis), 790)
 

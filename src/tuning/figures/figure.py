@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from tuning.analysis.configurations import ConfigurationSummary
-from tuning.tasks.items import EVALUATED_TASKS
+from tuning.tasks.items import EVALUATED_TASKS, SCORED_TASKS
 from tuning.transfer_analysis import StudyAnalysis
 
 BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
@@ -29,9 +29,13 @@ PALE = "#F7F7F7"
 INK = "#111111"
 """Text inside a coloured cell, which is its background in every theme."""
 
-TASKS = [task.value for task in EVALUATED_TASKS]
-TASK_COLOURS = dict(zip(TASKS, (BLUE, VERMILLION, GREEN), strict=True))
-TASK_SHAPES = dict(zip(TASKS, ("circle", "square", "triangle-up"), strict=True))
+TASKS = [task.value for task in SCORED_TASKS]
+ALL_TASKS = [task.value for task in EVALUATED_TASKS]
+_NUM_PROBES = len(ALL_TASKS) - len(TASKS)
+_COLOURS = (BLUE, VERMILLION, GREEN, *(PURPLE,) * _NUM_PROBES)
+_SHAPES = ("circle", "square", "triangle-up", *("diamond",) * _NUM_PROBES)
+TASK_COLOURS = dict(zip(ALL_TASKS, _COLOURS, strict=True))
+TASK_SHAPES = dict(zip(ALL_TASKS, _SHAPES, strict=True))
 
 ROLES = ("best", "default", "control", "other")
 ROLE_COLOURS = dict(zip(ROLES, (BLUE, VERMILLION, GREEN, GREY), strict=True))
@@ -261,17 +265,17 @@ def zero_rule(base: Any, channel: str = "x") -> Any:
     return base.mark_rule(color=GREY, strokeDash=[3, 3]).encode(**{channel: alt.datum(0)})
 
 
-def task_colour(tasks: Sequence[str] = TASKS, channel: Any = alt.Color) -> Any:
+def task_colour(tasks: Sequence[str] = ALL_TASKS, channel: Any = alt.Color) -> Any:
     """Return the colour of tasks, with no legend: panels say which is which."""
     return channel("task:N", scale=_scale(TASK_COLOURS, tasks), legend=None)
 
 
-def task_shape(tasks: Sequence[str] = TASKS) -> alt.Shape:
+def task_shape(tasks: Sequence[str] = ALL_TASKS) -> alt.Shape:
     """Return the shape of tasks, with no legend."""
     return alt.Shape("task:N", scale=_scale(TASK_SHAPES, tasks), legend=None)
 
 
-def task_columns(tasks: Sequence[str] = TASKS) -> alt.Column:
+def task_columns(tasks: Sequence[str] = ALL_TASKS) -> alt.Column:
     """Return one panel for each task."""
     header = alt.Header(labelFontSize=13, labelFontWeight="bold", labelPadding=4)
     return alt.Column("task:N", sort=list(tasks), title=None, header=header)

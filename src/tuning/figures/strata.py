@@ -12,13 +12,13 @@ import pandas as pd
 from tuning.analysis.formats import signed_points
 from tuning.analysis.strata import Stratum
 from tuning.figures.figure import (
+    ALL_TASKS,
     BLUE,
     GREY,
     INK,
     ORANGE,
     PALE,
     SKY,
-    TASKS,
     VERMILLION,
     Figure,
     elided,
@@ -74,7 +74,7 @@ def strata_data(analysis: StudyAnalysis) -> pd.DataFrame:
         _stratum_row(stratum, column)
         for column in HEADINGS
         for stratum in sorted(
-            analysis.strata, key=lambda s: (TASKS.index(s.task), natural(s.value))
+            analysis.strata, key=lambda s: (ALL_TASKS.index(s.task), natural(s.value))
         )
         if stratum.column == column
     ]
@@ -124,7 +124,7 @@ def _strata_panel(data: pd.DataFrame, label: str, is_first: bool) -> Any:
     base = alt.Chart(inline(own.drop(columns=["configuration", "column", "value"])))
     x = alt.X(
         "task:N",
-        scale=alt.Scale(domain=[task for task in TASKS if task in set(data["task"])]),
+        scale=alt.Scale(domain=[task for task in ALL_TASKS if task in set(data["task"])]),
         title=None,
         axis=alt.Axis(orient="top", labelAngle=0, ticks=False, domain=False),
     )

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from tuning.tasks.items import Item, Task
+from tuning.tasks.items import AnswerKind, Item, answer_kind
 
 
 class LetterGuesser(NamedTuple):
@@ -49,7 +49,7 @@ def guesser_from_json(raw: Any) -> LetterGuesser:
 
 
 def guesses(item: Item, guesser: LetterGuesser) -> dict[str, float]:
-    """Return, for each way to guess a position item, the probability that it is right.
+    """Return, for each way to guess one letter of a word, the probability that it is right.
 
     The random letter of the word does look at the word, but not at its order: a model that knows
     which letters there are, and nothing of where, scores so much.
@@ -76,11 +76,12 @@ def word_blind_baselines(items: Sequence[Item], guesser: LetterGuesser) -> dict[
         Rates by the name of the guesser; the largest is the baseline. Spelling has none above 0;
         other tasks than ours have that of the commonest answer.
     """
-    if not items or items[0].task == Task.SPELLING:
+    kind = answer_kind(items[0].task) if items else AnswerKind.SPELLED
+    if kind is AnswerKind.SPELLED:
         return {"none": 0.0}
-    if items[0].task == Task.COUNT:
+    if kind is AnswerKind.NUMBER:
         return _count_baselines(items)
-    if items[0].task == Task.POSITION:
+    if kind is AnswerKind.LETTER:
         rates = [guesses(item, guesser) for item in items]
         return {name: sum(r[name] for r in rates) / len(items) for name in rates[0]}
     commonest = Counter(item.answer for item in items).most_common(1)[0][1]

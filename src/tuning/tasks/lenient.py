@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from rapidfuzz.distance import Levenshtein
 
-from tuning.tasks.items import Item, Task
+from tuning.tasks.items import AnswerKind, Item, answer_kind
 
 
 class Outcome(StrEnum):
@@ -55,19 +55,20 @@ _SPELLED = re.compile(rf"{_ALONE}[a-z](?:[^a-z0-9]{{1,4}}[a-z](?![a-z0-9]))+", r
 
 
 def read_leniently(item: Item, text: str) -> LenientReading:
-    """Return what an answer says.
+    """Return what an answer says, by the kind of answer that its task has.
 
-    Position: the last stand-alone letter. Count: the last number or number word. Spelling: the
-    longest run of letters that stand apart from each other; a word that is merely repeated is not
-    spelled. Other tasks: the text without case, outer space and full stop.
+    A letter: the last one that stands alone. A number: the last number or number word. A spelling:
+    the longest run of letters that stand apart from each other; a word that is merely repeated is
+    not spelled. Any text: itself without case, outer space and full stop.
 
     Args:
         item: What was asked.
         text: What was answered, up to the end token.
     """
-    if item.task == Task.SPELLING:
+    kind = answer_kind(item.task)
+    if kind is AnswerKind.SPELLED:
         return _read_spelling(item, text)
-    extracted = _extracted(str(item.task), text)
+    extracted = _extracted(kind, text)
     if extracted is None:
         return LenientReading(text, None, Outcome.UNPARSEABLE)
     right = {_normal(answer) for answer in (item.answer, *item.targets)}
@@ -75,11 +76,11 @@ def read_leniently(item: Item, text: str) -> LenientReading:
     return LenientReading(text, extracted, outcome)
 
 
-def _extracted(task: str, text: str) -> str | None:
-    if task == Task.POSITION:
+def _extracted(kind: AnswerKind, text: str) -> str | None:
+    if kind is AnswerKind.LETTER:
         letters = _LONE_LETTER.findall(text)
         return letters[-1].lower() if letters else None
-    if task == Task.COUNT:
+    if kind is AnswerKind.NUMBER:
         numbers = _NUMBER.findall(text)
         if not numbers:
             return None

@@ -7,11 +7,13 @@ oracle, whose prompt holds the spelling, shows the most that knowing the letters
 from __future__ import annotations
 
 import dataclasses
+import random
 from collections.abc import Sequence
 from enum import StrEnum
 
 from tuning.tasks import count, position, spelling
 from tuning.tasks.items import Item, Task, Template
+from tuning.tasks.probes import PROBES
 from tuning.tasks.suite import SUITE_SEED, Suite
 from tuning.tasks.words import keyed_rng
 
@@ -61,14 +63,21 @@ def _shots(task: str, template: str, words: Sequence[str]) -> tuple[tuple[str, s
     shots: list[tuple[str, str]] = []
     while len(shots) < NUM_SHOTS:
         word = words[int(rng.random() * len(words))]
-        if task == Task.SPELLING:
-            item = next(i for i in spelling.evaluation_items(word) if i.template == template)
-        elif task == Task.POSITION:
-            item = position.random_item(word, rng, _named(position.TEMPLATES, template))
-        else:
-            item = count.random_item(word, rng, _named(count.TEMPLATES, template))
+        item = _shot(task, template, word, rng)
         shots.append((item.question, item.answer))
     return tuple(shots)
+
+
+def _shot(task: str, template: str, word: str, rng: random.Random) -> Item:
+    if task == Task.SPELLING:
+        return next(i for i in spelling.evaluation_items(word) if i.template == template)
+    if task == Task.POSITION:
+        return position.random_item(word, rng, _named(position.TEMPLATES, template))
+    if task == Task.COUNT:
+        return count.random_item(word, rng, _named(count.TEMPLATES, template))
+    probe = next(probe for probe in PROBES if probe.task == task)
+    (wording,) = _named(probe.templates, template)
+    return probe.ask(word, wording, rng)
 
 
 def _named(templates: Sequence[Template], name: str) -> tuple[Template, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import string
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +20,8 @@ from tuning.errors import SuiteError
 from tuning.files import sha256_of_json
 from tuning.tasks import count, position, spelling
 from tuning.tasks.difficulty import Band, band_of
-from tuning.tasks.items import Item, Task
+from tuning.tasks.items import AnswerKind, Item, Probe, answer_kind
+from tuning.tasks.probes import PROBES
 from tuning.tasks.words import SubjectWords, keyed_rng
 
 SUITE_SEED = 1
@@ -38,7 +40,7 @@ class WordFacts:
     """Tokens of the word, in the form with a leading space."""
     is_pseudo_word: bool
     letter_token_length: int | None = None
-    """Position items: letters of the token that holds the letter asked for."""
+    """Where the answer is one letter: letters of the token that holds it."""
     tokens: tuple[str, ...] = ()
     """The word as its tokenizer cuts it, in the form with a leading space."""
 
@@ -61,7 +63,7 @@ def facts_of(item: Item, pieces: Sequence[str], *, is_pseudo_word: bool) -> Word
 
 
 def _letter_token_length(item: Item, pieces: Sequence[str]) -> int | None:
-    if item.task != Task.POSITION or item.n is None:
+    if answer_kind(item.task) is not AnswerKind.LETTER or item.n is None:
         return None
     letters = [piece.strip() for piece in pieces]
     if "".join(letters) != item.word:
@@ -172,6 +174,8 @@ def build_suite(words: SubjectWords, num_words: int, cut: CutWords) -> Suite:
         items += position.evaluation_items(word, keyed_rng(SUITE_SEED, "position", word))
     for word, letter in counts.pairs:
         items += count.evaluation_items(word, letter)
+    for probe, word in itertools.product(PROBES, asked):
+        items += probe_items(probe, word)
     return Suite(
         items=tuple(items),
         facts=tuple(
@@ -179,6 +183,14 @@ def build_suite(words: SubjectWords, num_words: int, cut: CutWords) -> Suite:
         ),
         num_dropped_count_cells=counts.num_dropped_cells,
     )
+
+
+def probe_items(probe: Probe, word: str) -> list[Item]:
+    """Return the items of a probe that ask about one word, one in each wording."""
+    return [
+        probe.ask(word, template, keyed_rng(SUITE_SEED, probe.task.value, word))
+        for template in probe.templates
+    ]
 
 
 def _thirds_by_band(words: SubjectWords, num_words: int, pieces: dict[str, list[str]]) -> list[str]:
@@ -202,10 +214,12 @@ def _in_turn(groups: Sequence[Sequence[str]]) -> list[str]:
     return [word for _, _, word in ranked]
 
 
-LETTERS = tuple(string.ascii_lowercase)
-DIGITS = tuple(string.digits)
+_CHOICES = {
+    AnswerKind.LETTER: tuple(string.ascii_lowercase),
+    AnswerKind.NUMBER: tuple(string.digits),
+}
 
 
 def choices_of(task: str) -> tuple[str, ...]:
     """Return the answers among which the choice reading decides; none for spelling."""
-    return {Task.POSITION.value: LETTERS, Task.COUNT.value: DIGITS}.get(str(task), ())
+    return _CHOICES.get(answer_kind(task), ())

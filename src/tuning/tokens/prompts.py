@@ -13,6 +13,8 @@ from collections.abc import Iterator
 
 from tuning.tasks import count, position, replay, spelling
 from tuning.tasks.items import REPEAT
+from tuning.tasks.probes import PROBES
+from tuning.tasks.suite import choices_of, probe_items
 from tuning.tasks.words import MAX_LETTERS
 
 Question = tuple[str, str]
@@ -28,7 +30,7 @@ _LARGEST_NUMBER = 98
 @functools.cache
 def every_question() -> tuple[Question, ...]:
     """Return questions with answers that hold every token beside those of words, each once."""
-    parts = (_spelling(), _inverse(), _position(), _count(), _replay())
+    parts = (_spelling(), _inverse(), _position(), _count(), _probes(), _replay())
     return tuple(dict.fromkeys(itertools.chain(*parts)))
 
 
@@ -61,6 +63,14 @@ def _count() -> Iterator[Question]:
     for template, letter in itertools.product(count.TEMPLATES, string.ascii_lowercase):
         for times in range(10):
             yield template.fill(letter=letter, word=_WORD), str(times)
+
+
+def _probes() -> Iterator[Question]:
+    for probe in PROBES:
+        for letter in string.ascii_lowercase:
+            for item in probe_items(probe, letter):
+                yield item.question, item.answer
+                yield from ((item.question, choice) for choice in choices_of(probe.task))
 
 
 def _replay() -> Iterator[Question]:
