@@ -119,40 +119,6 @@ def rate(value: float) -> Accuracy:
     return Accuracy(value=value, low=value - 0.1, high=value + 0.1, num_items=30, num_words=10)
 
 
-@pytest.mark.parametrize(
-    ("strict", "choice", "transfer"),
-    [
-        ((0.01, 0.2), (0.01, 0.2), True),
-        ((0.01, 0.2), (-0.01, 0.2), False),  # a gain in format
-        ((-0.01, 0.2), (0.01, 0.2), False),
-        ((-0.2, -0.1), (-0.2, -0.1), False),  # a loss excludes 0, and is no transfer
-        ((0.01, 0.2), (-0.2, -0.1), False),
-        ((0.0, 0.2), (0.01, 0.2), False),
-        ((0.01, 0.2), (0.0, 0.2), False),
-        ((0.01, 0.2), None, False),
-    ],
-)
-def test_transfer_needs_both_readings(
-    strict: tuple[float, float], choice: tuple[float, float] | None, transfer: bool
-) -> None:
-    result = TaskResult(
-        baseline=0.1,
-        base=rate(0.2),
-        tuned=rate(0.3),
-        gain=gain(*strict),
-        choice_gain=gain(*choice) if choice else None,
-    )
-    assert result.is_transfer is transfer
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "excludes"),
-    [(0.01, 0.2, True), (-0.2, -0.01, True), (-0.1, 0.1, False), (0.0, 0.1, False)],
-)
-def test_a_gain_excludes_zero_on_either_side(low: float, high: float, excludes: bool) -> None:
-    assert gain(low, high).excludes_zero is excludes
-
-
 BASELINES = {"spelling": 0.0, "position": 0.17, "count": 0.29}
 
 
@@ -344,9 +310,6 @@ def test_an_oracle_scores_one_on_every_task_and_reading(suite: Suite) -> None:
         assert result.lenient_tuned.value == 1.0
         assert result.unparseable_tuned == 0
         assert result.baseline < 0.5
-    assert found["position"].is_transfer
-    assert found["count"].is_transfer
-    assert not found["spelling"].is_transfer
 
 
 def shuffled(frame: pd.DataFrame, seed: int) -> pd.DataFrame:

@@ -22,7 +22,6 @@ from tuning.statistics import (
     clustered_difference_interval,
     clustered_interval,
     critical_correlation,
-    detectable_gain,
     holm,
     mcnemar_p_value,
     paired_gain,
@@ -296,30 +295,6 @@ def test_the_interval_covers_a_planted_gain(gain: float) -> None:
     assert 178 <= covered <= 199
     alarms = sum(f.interval.excludes_zero() for f in found)
     assert alarms == 200 - covered if gain == 0 else alarms > 150
-
-
-# --- planning ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("words", "discordant", "gain"),
-    [(312, 0.10, 0.05), (626, 0.20, 0.05), (870, 0.10, 0.03), (1742, 0.20, 0.03)],
-)
-def test_detectable_gains_are_those_of_the_planning_table(
-    words: int, discordant: float, gain: float
-) -> None:
-    assert detectable_gain(words, discordant) == pytest.approx(gain, rel=0.02)
-
-
-def test_a_gain_of_the_detectable_size_is_found_four_times_in_five() -> None:
-    rng = np.random.default_rng(0)
-    words, discordant = 400, 0.2
-    gain = detectable_gain(words, discordant)
-    shares = [(discordant + gain) / 2, (discordant - gain) / 2, 1 - discordant]
-    draws = rng.multinomial(words, shares, 1000)
-    found = sum(mcnemar_p_value(int(b), int(w)) < 0.05 for b, w, _ in draws)
-    # The corrected test is a little more careful than the approximation.
-    assert 720 <= found <= 840
 
 
 @pytest.mark.parametrize(

@@ -53,11 +53,6 @@ class Gain:
     p_value: float
     """McNemar's test over items."""
 
-    @property
-    def excludes_zero(self) -> bool:
-        """Whether the interval lies on one side of 0."""
-        return self.low > 0 or self.high < 0
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drift:
@@ -133,11 +128,6 @@ class TaskResult:
     spelling_errors_tuned: SpellingErrors | None = None
     count_base: CountDetail | None = None
     count_tuned: CountDetail | None = None
-
-    @property
-    def is_transfer(self) -> bool:
-        """Whether both readings improved, each with an interval above 0."""
-        return self.gain.low > 0 and self.choice_gain is not None and self.choice_gain.low > 0
 
 
 def accuracy(predictions: pd.DataFrame, column: str = STRICT) -> Accuracy:

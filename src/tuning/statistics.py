@@ -287,13 +287,3 @@ def critical_correlation(num_pairs: int) -> float:
     freedom = num_pairs - 2
     t = float(special.stdtrit(freedom, (1 + CONFIDENCE) / 2))
     return t / float(np.sqrt(freedom + t**2))
-
-
-def detectable_gain(num_words: int, discordant_share: float) -> float:
-    """Return the smallest gain found with 80 % power at level .05, as a rate.
-
-    Normal approximation of McNemar's test over independent words:
-    ``(1.960 + 0.842) * sqrt(discordant_share / num_words)``.
-    """
-    z = stats.norm.ppf(0.975) + stats.norm.ppf(0.8)
-    return float(z * np.sqrt(discordant_share / num_words))
