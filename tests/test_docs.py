@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import json
 import re
 import shlex
@@ -103,6 +105,26 @@ def test_commands_of_a_page_run_with_the_files_that_ship(page: Path) -> None:
     run_commands(page)
 
 
+API = ROOT / "docs" / "python_api.md"
+
+
+@pytest.mark.parametrize(
+    "name", re.findall(r"^\| `(tuning\.[\w.]+)` \|", API.read_text("utf-8"), re.MULTILINE)
+)
+def test_a_name_of_the_public_interface_is_there_documented_and_typed(name: str) -> None:
+    module, _, member = name.rpartition(".")
+    found = getattr(importlib.import_module(module), member)
+    assert (inspect.getdoc(found) or "").strip()
+    if inspect.isfunction(found):
+        signature = inspect.signature(found)
+        assert signature.return_annotation is not inspect.Signature.empty
+        assert all(p.annotation is not p.empty for p in signature.parameters.values())
+
+
+def test_the_package_says_that_it_is_typed() -> None:
+    assert (ROOT / "src" / "tuning" / "py.typed").is_file()
+
+
 def test_the_glossary_has_the_words_of_reports_as_reports_explain_them() -> None:
     text = (ROOT / "docs" / "glossary.md").read_text("utf-8")
     assert text.endswith("".join(f"- **{term.name}**: {term.meaning}\n" for term in TERMS))
@@ -139,7 +161,7 @@ def test_the_file_tree_of_the_readme_names_every_module() -> None:
 
 
 @pytest.mark.usefixtures("checkout")
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
+@pytest.mark.parametrize("page", [*PAGES, API], ids=lambda p: p.stem)
 def test_python_of_a_page_runs(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = page.read_text("utf-8")
     for block in re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
