@@ -10,13 +10,13 @@ import yaml
 from tests_support import small_mapping
 from tuning import files
 from tuning.config import ExperimentConfig, build
-from tuning.executor import log_event
 from tuning.fingerprint import training_key, weights_key
 from tuning.grid import Proposal, parse_space
 from tuning.paths import ResultsRoot
 from tuning.records import Execution, TrialRecord, TrialResult, TrialStatus, write_record
 from tuning.scoring import Focus
 from tuning.study import StudySpec
+from tuning.study_history import log_event
 
 Surface = Callable[[Proposal], float | None]
 """The transfer score and spelling gain of a trial; None for one that fails."""

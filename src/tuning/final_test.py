@@ -16,7 +16,6 @@ from tuning.errors import UserError
 from tuning.evaluation.bench import Bench, new_bench
 from tuning.evaluation.one_pass import OnProgress
 from tuning.evaluation.stored import evaluate_adapter, evaluate_base
-from tuning.executor import log_event
 from tuning.fingerprint import resolved_precision
 from tuning.measures import TaskResult
 from tuning.model.base import subject_words, training_data_of
@@ -32,6 +31,7 @@ from tuning.study import (
     ranking,
     stored_tests,
 )
+from tuning.study_history import log_event
 from tuning.tasks.splits import Split, split_subjects
 from tuning.tasks.stream import read_training_text
 

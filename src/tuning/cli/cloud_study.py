@@ -91,10 +91,10 @@ def print_cloud_plan(
     Raises:
         UserError: A configuration cannot fit on its machine, or the study was asked otherwise.
     """
-    from tuning.executor import refuse_other
     from tuning.grid import check_size
     from tuning.paths import ResultsRoot
     from tuning.study import read_spec
+    from tuning.study_history import refuse_other
 
     check_size(spec.plan())
     root = ResultsRoot(results_dir)

@@ -339,11 +339,11 @@ def print_plan(
     """
     from tuning.cli.space import print_notes
     from tuning.estimate import estimate
-    from tuning.executor import refuse_other
     from tuning.fingerprint import training_key, weights_key
     from tuning.grid import check_size
     from tuning.paths import ResultsRoot
     from tuning.study import read_spec
+    from tuning.study_history import refuse_other
 
     plan = spec.plan()
     check_size(plan)

@@ -150,10 +150,10 @@ def rescore(
     """
     from tuning.cli.report import analyze_and_report
     from tuning.cli.tables import CONSOLE, ranking_table
-    from tuning.executor import save_best
     from tuning.paths import ResultsRoot
     from tuning.rescoring import rescore as rescored
     from tuning.study import load_study
+    from tuning.study_history import save_best
 
     weights = _weights(focus, position_weight, count_weight)
     suffix = focus.value if focus else f"p{position_weight:g}_c{count_weight:g}"

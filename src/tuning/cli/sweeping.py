@@ -410,9 +410,9 @@ def _check_can_run(spec: StudySpec, results_dir: Path) -> None:
         UserError: The model cannot be had, or the study was asked something else.
     """
     from tuning.cli.trial import ensure_model
-    from tuning.executor import refuse_other
     from tuning.paths import ResultsRoot
     from tuning.study import read_spec
+    from tuning.study_history import refuse_other
 
     ensure_model(spec.base)
     folder = ResultsRoot(results_dir).study(spec.name)
