@@ -7,7 +7,6 @@ from pathlib import Path
 
 import typer
 
-from tuning.known_models import HUB_IDS, PACKAGED_MODELS
 from tuning.paths import (
     DEFAULT_CONFIG_DIR,
     DEFAULT_RESULTS_DIR,
@@ -40,6 +39,8 @@ def space_names(context: typer.Context, incomplete: str) -> list[str]:
 
 def model_names(incomplete: str) -> list[str]:
     """Return the models that have a name here and begin so."""
+    from tuning.known_models import HUB_IDS, PACKAGED_MODELS
+
     return _beginning(incomplete, ("tiny", *PACKAGED_MODELS, *HUB_IDS))
 
 

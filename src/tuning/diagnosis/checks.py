@@ -60,7 +60,8 @@ def looked(name: str, look: Callable[[], Check]) -> Check:
     try:
         return look()
     except ImportError as error:
-        says = f"cannot be looked at: the package {error.name or 'it needs'} is missing"
-        return failure(name, says, "see the line on packages")
+        package = (error.name or "tuning").partition(".")[0]
+        says = f"cannot be looked at: the package {package} is missing or broken"
+        return failure(name, says, f"pip install --force-reinstall {package}")
     except (ValueError, OSError) as error:
         return failure(name, f"cannot be looked at: {error}", "mend what it says, look again")
