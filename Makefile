@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint check nightly bench constraints clean
+.PHONY: demo test lint check nightly bench audit notices constraints clean
 
 demo: $(VENV)/.run
 	$(BIN)/tuning demo
@@ -25,6 +25,19 @@ nightly: $(VENV)/.dev
 
 bench: $(VENV)/.run
 	$(BIN)/python benchmarks/run.py
+
+# Are there known vulnerabilities in the exact versions? Asks the package index, and fails when it does not know them.
+# pip-audit has an environment of its own: what it needs is no business of ours.
+audit: $(VENV)/audit/bin/pip-audit
+	$< --strict --no-deps --disable-pip --progress-spinner off -r constraints.txt
+
+$(VENV)/audit/bin/pip-audit:
+	$(PYTHON) -m venv $(VENV)/audit
+	$(VENV)/audit/bin/pip install --quiet 'pip-audit>=2.9,<3'
+
+# The licences in NOTICE, as the installed packages state them.
+notices: $(VENV)/.dev
+	$(BIN)/python tools/notices.py
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

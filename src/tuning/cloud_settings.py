@@ -86,7 +86,7 @@ class StudioSettings(Section):
     shared_folder: Annotated[Text, AfterValidator(_mounted)] = "/teamspace/lightning_storage/tuning"
     drive_folder: Annotated[Text, AfterValidator(_on_drive)] = "lightning_storage/tuning"
     setup: tuple[Annotated[Text, AfterValidator(_command)], ...] = (
-        "{python} -m pip install --quiet --constraint {constraints} .",
+        "{python} -m pip install --quiet --constraint {constraints} '.[smollm2]'",
     )
     sleep_after_minutes: _Minutes = 10.0
     deadlines: Deadlines = Deadlines()

@@ -6,6 +6,7 @@ measured once (`benchmarks/full_size.py` holds the whole estimate against a meas
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -109,11 +110,17 @@ def local_machine() -> Machine | None:
 
 def total_memory() -> int:
     """Return the memory of this machine, or of the container, in bytes."""
-    total = int(psutil.virtual_memory().total)
-    try:
-        return min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    except (OSError, ValueError):
-        return total
+    limits = [int(psutil.virtual_memory().total)]
+    for path in _CONTAINER_LIMITS:
+        with contextlib.suppress(OSError, ValueError):
+            limits.append(int(path.read_text()))
+    return min(limits)
+
+
+_CONTAINER_LIMITS = tuple(
+    Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory/memory.limit_in_bytes")
+)
+"""Of the newer kind of control groups, and of the older."""
 
 
 # --- activations --------------------------------------------------------------------------------

@@ -139,18 +139,21 @@ def _loaded(path: Path | None) -> Qwen3Tokenizer:
     return Qwen3Tokenizer(Tokenizer.from_file(str(source.path)), source)
 
 
-def tokenizer_source(path: Path | None = None) -> Source:
+def tokenizer_source(path: Path | None = None, *, asks_hub: bool = True) -> Source:
     """Return the genuine `tokenizer.json`, and where it was found.
 
     What is on this disk comes first: its hash says that the Hub would give the same.
 
     Args:
         path: Use this file or folder, and no other.
+        asks_hub: Fetch it where this machine has none.
 
     Raises:
         ModelError: No source has it, or the file is not the genuine one.
     """
-    source = _given(path) if path is not None else _in_cache() or _in_package() or _on_hub()
+    source = _given(path) if path is not None else _in_cache() or _in_package()
+    if source is None and asks_hub:
+        source = _on_hub()
     if source is None or not source.path.is_file():
         raise ModelError(
             f"the Qwen3 tokenizer was not found{f' at {path}' if path else ''}; "

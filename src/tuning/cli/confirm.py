@@ -8,14 +8,13 @@ import typer
 
 from tuning.cli import options, study
 from tuning.cli.progress import ERRORS
-from tuning.cli.study_tools import StudyName
 
 if TYPE_CHECKING:
     from tuning.confirming import Confirmation
 
 
 def confirm(
-    name: StudyName,
+    name: options.StudyName,
     seeds: Annotated[
         int, typer.Option(help="Fresh seeds of each winner and of the default.", min=1, max=100)
     ] = 3,

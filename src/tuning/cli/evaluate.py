@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tuning.cli import options
+from tuning.cli import completion, options
 from tuning.errors import ConfigError
 from tuning.tasks.prompts import Prompting
 from tuning.tokens.subset import SubsetRule
@@ -44,7 +44,10 @@ class Precision(StrEnum):
 def evaluate(
     model: Annotated[
         str | None,
-        typer.Option(help="Known name, Hub id or folder; by default the adapter's own, or tiny."),
+        typer.Option(
+            help="Known name, Hub id or folder; by default the adapter's own, or tiny.",
+            autocompletion=completion.model_names,
+        ),
     ] = None,
     adapter: Annotated[
         Path | None, typer.Option(help="Folder of an adapter in PEFT's format.")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tuning.cli import cloud_costs, cloud_jobs, options
+from tuning.cli import cloud_costs, cloud_jobs, completion, options
 from tuning.cli.progress import ERRORS
 from tuning.cli.stopping import ending_tidily
 from tuning.errors import CloudError, UserError
@@ -40,7 +40,12 @@ app.command("cancel")(cloud_jobs.cancel)
 app.command("running")(cloud_jobs.running)
 app.command("cost")(cloud_costs.cost)
 
-Task = Annotated[str, typer.Argument(help="Name of the task; of a study, the study's.")]
+Task = Annotated[
+    str,
+    typer.Argument(
+        help="Name of the task; of a study, the study's.", autocompletion=completion.task_names
+    ),
+]
 PhaseName = Annotated[str, typer.Argument(help="A phase of phases.yaml: develop, test, train.")]
 NoSleep = Annotated[
     bool,

@@ -11,8 +11,11 @@ from typing import Annotated, Any, Literal, cast
 import typer
 
 from tuning.cli import (
+    completion,
     configuration,
     confirm,
+    demo,
+    doctor,
     evaluate,
     lightning,
     models,
@@ -42,7 +45,8 @@ app = typer.Typer(
     "Example: [bold]tuning demo[/bold] searches, trains, evaluates and reports on the embedded "
     "model, offline, in minutes.",
 )
-app.command("demo")(study.demo)
+app.command("demo")(demo.demo)
+app.command("doctor")(doctor.doctor)
 app.command("trial")(trial.trial)
 study.app.command("confirm")(confirm.confirm)
 app.add_typer(study.app, name="study")
@@ -70,15 +74,30 @@ class Mode(StrEnum):
     TOKEN_ANALYSIS = "token-analysis"
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"tuning {version('tuning')}")
+        raise typer.Exit
+
+
 @app.callback(invoke_without_command=True)
 def root(
     context: typer.Context,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print it, end."),
+    ] = False,
     mode: Annotated[Mode, typer.Option(help="What to do without a subcommand.")] = Mode.SINGLE,
     name: Annotated[str, typer.Option(help="Name of the experiment.")] = options.DEFAULT_NAME,
     config: options.ConfigFile = None,
     space: Annotated[
         str,
-        typer.Option(help="With --mode grid, sweep or lightning: a space by name, or a YAML file."),
+        typer.Option(
+            help="With --mode grid, sweep or lightning: a space by name, or a YAML file.",
+            autocompletion=completion.space_names,
+        ),
     ] = "default",
     count: sweeping.Count = sweeping.DEFAULT_COUNT,
     offline: Annotated[

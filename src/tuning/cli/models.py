@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tuning.cli import options
+from tuning.cli import completion, options
 
 if TYPE_CHECKING:
     from tuning.paths import ResultsRoot
@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="The base models.\n\nExample: tuning models list")
 
 NameArgument = Annotated[
-    str, typer.Argument(help="A known name, a Hub id, or a local folder.", metavar="MODEL")
+    str,
+    typer.Argument(
+        help="A known name, a Hub id, or a local folder.",
+        metavar="MODEL",
+        autocompletion=completion.model_names,
+    ),
 ]
 
 

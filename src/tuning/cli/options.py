@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from tuning.cli import completion
 from tuning.errors import UserError, shown
 from tuning.paths import DEFAULT_CONFIG_DIR, DEFAULT_RESULTS_DIR, ResultsRoot
 from tuning.scoring import Focus
@@ -43,11 +44,16 @@ ConfigFile = Annotated[
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(
-        help="Overrides: lora_r=8, training_config.seed=1, models=tiny.", metavar="[KEY=VALUE]..."
+        help="Overrides: lora_r=8, training_config.seed=1, models=tiny.",
+        metavar="[KEY=VALUE]...",
+        autocompletion=completion.overrides,
     ),
 ]
 
 
+StudyName = Annotated[
+    str, typer.Argument(help="Name of the study.", autocompletion=completion.study_names)
+]
 TokenizerFile = Annotated[
     Path | None,
     typer.Option(

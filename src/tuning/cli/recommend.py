@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def recommend(
-    name: Annotated[str, typer.Argument(help="Name of the study.")],
+    name: options.StudyName,
     num: Annotated[int, typer.Option("--n", help="How many runs.", min=1, max=100)] = 5,
     focus: Annotated[
         Focus | None,

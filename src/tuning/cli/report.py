@@ -8,21 +8,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tuning.cli import options
+from tuning.cli import completion, options
 from tuning.errors import UserError
 
 if TYPE_CHECKING:
     from tuning.paths import ResultsRoot
     from tuning.transfer_analysis import StudyAnalysis
 
-StudyName = Annotated[str, typer.Argument(help="Name of the study.")]
-
 
 def report(
-    name: StudyName,
+    name: options.StudyName,
     compare: Annotated[
         str | None,
-        typer.Option("--compare", help="Another study; also writes NAME_vs_OTHER.html."),
+        typer.Option(
+            "--compare",
+            help="Another study; also writes NAME_vs_OTHER.html.",
+            autocompletion=completion.study_names,
+        ),
     ] = None,
     quiet: options.Quiet = False,
     as_json: options.Json = False,
@@ -62,7 +64,7 @@ def report(
 
 
 def analyze(
-    name: StudyName,
+    name: options.StudyName,
     quiet: options.Quiet = False,
     as_json: options.Json = False,
     results_dir: options.ResultsDir = options.RESULTS_DIR,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tuning.cli import options
+from tuning.cli import completion, options
 from tuning.errors import UserError
 
 if TYPE_CHECKING:
@@ -23,7 +23,12 @@ app = typer.Typer(
 )
 
 SpaceArgument = Annotated[
-    str, typer.Argument(help="A space of ours by name, or a YAML file.", metavar="SPACE")
+    str,
+    typer.Argument(
+        help="A space of ours by name, or a YAML file.",
+        metavar="SPACE",
+        autocompletion=completion.space_names,
+    ),
 ]
 
 

@@ -1,17 +1,17 @@
-"""`tuning study`, and `tuning demo`: search, rank, report."""
+"""`tuning study`: search, rank, report."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tuning.cli import options, study_tools
+from tuning.cli import completion, options, study_tools
 from tuning.cli.progress import ERRORS
 from tuning.cli.study_request import ARMS, StudyRequest, arms_of, make_spec
 from tuning.errors import UserError
@@ -35,15 +35,14 @@ app.command("rescore")(study_tools.rescore)
 app.command("test")(study_tools.read_test)
 app.command("dashboard")(study_tools.dashboard)
 
-DEMO = "demo"
-
 
 @app.command("run")
 def run(
     space: Annotated[
         str | None,
         typer.Option(
-            help="A space of ours by name, or a YAML file; with --arms the default alone if none."
+            help="A space of ours by name, or a YAML file; with --arms the default alone if none.",
+            autocompletion=completion.space_names,
         ),
     ] = None,
     overrides: options.Overrides = None,
@@ -182,7 +181,7 @@ def _named(space: str | None) -> str:
 
 @app.command("resume")
 def resume(
-    name: Annotated[str, typer.Argument(help="Name of the study.")],
+    name: options.StudyName,
     max_failures: Annotated[
         int | None, typer.Option(help="Failed trials that end the study.", min=0)
     ] = None,
@@ -231,19 +230,6 @@ def resume(
         config_dir=config_dir,
     )
     run_and_print(spec, results_dir, resources, quiet=quiet, as_json=as_json)
-
-
-def demo(
-    quiet: options.Quiet = False,
-    as_json: options.Json = False,
-    results_dir: options.ResultsDir = options.RESULTS_DIR,
-) -> None:
-    """Search, train, evaluate and report on the embedded model: offline, in minutes.
-
-    Example: tuning demo --results-dir /tmp/demo
-    """
-    spec = make_spec(StudyRequest(name=DEMO, space=DEMO, results_dir=results_dir))
-    run_and_print(spec, results_dir, options.Resources(), quiet=quiet, as_json=as_json)
 
 
 def grid(request: StudyRequest, *, dry_run: bool, quiet: bool, as_json: bool) -> None:
@@ -396,8 +382,17 @@ def run_and_print(
     *,
     quiet: bool,
     as_json: bool,
+    before_analysis: Callable[[], None] | None = None,
 ) -> None:
     """Run a study, analyse it and print what came out.
+
+    Args:
+        spec: The study.
+        results_dir: Root of all results.
+        resources: Where it runs, and how much it may use.
+        quiet: Show no progress.
+        as_json: Print the analysis as JSON.
+        before_analysis: Called when every trial has ended.
 
     Raises:
         UserError: The model or the results folder cannot be used, or too many trials failed.
@@ -406,6 +401,7 @@ def run_and_print(
     from tuning.cli.mirroring import mirrored
     from tuning.cli.space import print_notes
     from tuning.cli.trial import ensure_model
+    from tuning.executor import End
 
     if resources.backend is options.BackendName.LIGHTNING:
         # A job of the cloud has the model, or fetches it there.
@@ -419,6 +415,8 @@ def run_and_print(
         print_notes(spec.space)
     with mirrored(root, spec.name, resources.tracking):
         outcome = _run(spec, root, resources, quiet=quiet)
+        if before_analysis is not None and outcome.end is End.FINISHED:
+            before_analysis()
         go_on = _resume_command(spec, root, resources)
         print_outcome(spec, root, outcome, as_json=as_json, go_on=go_on)
 

@@ -18,11 +18,9 @@ from tuning.scoring import Focus, Weights
 if TYPE_CHECKING:
     from tuning.study import FinalTest
 
-StudyName = Annotated[str, typer.Argument(help="Name of the study.")]
-
 
 def status(
-    name: StudyName,
+    name: options.StudyName,
     watch: Annotated[bool, typer.Option("--watch", help="Show it again and again.")] = False,
     hourly_price: options.HourlyPrice = 0.0,
     as_json: options.Json = False,
@@ -67,7 +65,7 @@ _WATCH_SECONDS = 1.0
 
 
 def stop(
-    name: StudyName,
+    name: options.StudyName,
     wait: Annotated[
         bool, typer.Option("--wait/--no-wait", help="Wait until its driver has ended.")
     ] = True,
@@ -92,7 +90,7 @@ def stop(
 
 
 def clean(
-    name: StudyName,
+    name: options.StudyName,
     whole: Annotated[
         bool,
         typer.Option(
@@ -128,7 +126,7 @@ def clean(
 
 
 def rescore(
-    name: StudyName,
+    name: options.StudyName,
     focus: Annotated[Focus | None, typer.Option(help="What trials are to be ranked by.")] = None,
     position_weight: Annotated[
         float | None, typer.Option(help="Weight of position in the score.", min=0, max=1)
@@ -183,7 +181,7 @@ def _weights(
 
 
 def read_test(
-    name: StudyName,
+    name: options.StudyName,
     quiet: options.Quiet = False,
     as_json: options.Json = False,
     results_dir: options.ResultsDir = options.RESULTS_DIR,
@@ -220,7 +218,7 @@ def _flattery(tests: list[FinalTest]) -> str:
 
 
 def dashboard(
-    name: StudyName,
+    name: options.StudyName,
     port: Annotated[int, typer.Option(help="Port on this machine.", min=0, max=65535)] = 8080,
     export_only: Annotated[
         bool, typer.Option("--export-only", help="Write study.db and open nothing.")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from tuning.cli import options
+from tuning.cli import completion, options
 from tuning.cli.study_request import StudyRequest, make_spec
 from tuning.errors import UserError, shown
 
@@ -47,7 +47,12 @@ MinIterations = Annotated[
 
 
 def sweep(
-    space: Annotated[str, typer.Option(help="A space by name, or a YAML file.")] = "default",
+    space: Annotated[
+        str,
+        typer.Option(
+            help="A space by name, or a YAML file.", autocompletion=completion.space_names
+        ),
+    ] = "default",
     name: Annotated[str | None, typer.Option(help="Name of the sweep.")] = None,
     method: MethodOption = None,
     early_terminate: MinIterations = None,

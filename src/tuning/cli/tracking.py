@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tuning.cli import mirroring, options, sweeping
+from tuning.cli import completion, mirroring, options, sweeping
 from tuning.errors import LockedError, UserError
 
 if TYPE_CHECKING:
@@ -38,7 +38,12 @@ app.command("agent")(sweeping.agent)
 @app.command("sync")
 def sync(
     names: Annotated[
-        list[str] | None, typer.Argument(help="Studies; all of them by default.", metavar="[NAME]…")
+        list[str] | None,
+        typer.Argument(
+            help="Studies; all of them by default.",
+            metavar="[NAME]…",
+            autocompletion=completion.study_names,
+        ),
     ] = None,
     offline: Annotated[
         bool, typer.Option("--offline", help="Write the offline runs, and send nothing.")
@@ -98,7 +103,7 @@ def sync(
 
 @app.command("publish-views")
 def publish_views(
-    name: Annotated[str, typer.Argument(help="Name of the study.")],
+    name: options.StudyName,
     dry_run: options.DryRun = False,
     quiet: options.Quiet = False,
     as_json: options.Json = False,

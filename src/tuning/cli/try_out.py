@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from tuning.cli import options
+from tuning.cli import completion, options
 from tuning.errors import UserError
 
 HINT = (
@@ -28,7 +28,11 @@ def try_out(
         Path | None, typer.Option(help="Folder of an adapter in PEFT's format.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="The base; by default the one the adapter names, or tiny.")
+        str | None,
+        typer.Option(
+            help="The base; by default the one the adapter names, or tiny.",
+            autocompletion=completion.model_names,
+        ),
     ] = None,
     max_tokens: Annotated[
         int, typer.Option(help="Longest answer, in tokens.", min=1, max=4096)

