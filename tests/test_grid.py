@@ -251,12 +251,19 @@ def test_a_broken_experiment_of_a_space_says_that_it_is_the_spaces() -> None:
         base_experiment(broken, "x", STAMP)
 
 
+def test_a_file_with_another_ending_is_no_space_file(tmp_path: Path) -> None:
+    path = tmp_path / "space.txt"
+    path.write_text("HPARAM_CANDIDATES: {lora_r: [4]}", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"space\.txt: .* must end in \.yaml, \.yml"):
+        load_space(str(path))
+
+
 def test_a_space_that_does_not_exist_names_those_that_do() -> None:
     with pytest.raises(NotFoundError, match="space dem: no such space; did you mean demo"):
         load_space("dem")
     with pytest.raises(NotFoundError, match="no such file"):
         load_space("no/such/space.yaml")
-    with pytest.raises(NameRefusedError):
+    with pytest.raises(NameRefusedError, match="^space must be"):
         load_space("../demo")
 
 
