@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint check nightly bench audit notices constraints clean
+.PHONY: demo test lint check nightly bench mutants audit notices constraints clean
 
 demo: $(VENV)/.run
 	$(BIN)/tuning demo
@@ -22,6 +22,12 @@ check: test
 
 nightly: $(VENV)/.dev
 	$(BIN)/pytest -m "nightly or not nightly"
+
+# Which changes to the tasks, the scores and the grid no test notices: an hour or more on two cores.
+mutants: $(VENV)/.dev
+	$(BIN)/pip install --quiet -c constraints.txt mutmut==3.8.1
+	$(BIN)/mutmut run
+	$(BIN)/mutmut results
 
 bench: $(VENV)/.run
 	$(BIN)/python benchmarks/run.py
@@ -55,4 +61,4 @@ constraints: $(VENV)/.dev
 	{ echo "# Exact versions, made by make constraints. Every install uses them."; $(BIN)/pip freeze --exclude-editable --exclude tuning | sed "s/+cpu$$//"; } > constraints.new && mv constraints.new constraints.txt
 
 clean:
-	rm -rf $(VENV) results .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) results .pytest_cache .mypy_cache .ruff_cache .hypothesis mutants

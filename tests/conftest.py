@@ -16,6 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import Phase, settings
+
+# For make mutants: the first failing example is enough, and every run tries the same ones.
+settings.register_profile(
+    "mutants", phases=[Phase.explicit, Phase.generate], derandomize=True, deadline=None
+)
 
 SMALL: dict[str, Any] = {
     "experiment_name": "small",

@@ -15,9 +15,9 @@ from tuning import composition, grid
 from tuning import config as configs
 from tuning.cloud_settings import check_cloud_file, is_cloud_file
 from tuning.config import ExperimentConfig, build
-from tuning.errors import ConfigError, NameRefusedError, NotFoundError
+from tuning.errors import ConfigError, NameRefusedError, NotFoundError, UserError
 from tuning.fingerprint import training_key, weights_key
-from tuning.grid import Plan, base_experiment, load_space
+from tuning.grid import Plan, base_experiment, is_space, load_space
 from tuning.paths import shipped_config_dir
 from tuning.search_space import SearchSpace
 
@@ -172,6 +172,23 @@ def test_a_number_as_the_specification_writes_it_is_a_number(tmp_path: Path) -> 
     assert [p.parameters for p in made] == [{}, {}, {}, {"learning_rate": 1e-4}]
 
 
+def test_a_sampler_that_cannot_be_made_is_told_before_any_trial() -> None:
+    candidates = {"lora_r": [4, 8]}
+    for strategy in ("bayesian", "random"):
+        chosen = space(candidates, strategy=strategy, sampler="no_such_module:Sampler")
+        with pytest.raises(ConfigError, match="no_such_module"):
+            Plan(chosen, BASE, 1.0, 0).check_sampler()
+    for more in ({"strategy": "bayesian", "sampler": "tpe"}, {"strategy": "random"}, {}):
+        Plan(space(candidates, **more), BASE, 1.0, 0).check_sampler()
+    Plan(space(candidates, strategy="random", sampler="sobol"), BASE, 1.0, 0).check_sampler()
+
+
+def test_a_plan_says_which_models_it_varies() -> None:
+    varied = space({"tokenizer_config.model_name": ["tiny", "qwen3-0.6b"], "lora_r": [4]})
+    assert Plan(varied, BASE, 1.0, 0).models() == ("tiny", "qwen3-0.6b")
+    assert Plan(space({"lora_r": [4]}), BASE, 1.0, 0).models() == ()
+
+
 # --- files ------------------------------------------------------------------------------------
 
 
@@ -212,13 +229,71 @@ def test_a_broken_space_is_one_clear_error(tmp_path: Path, text: str, law: str) 
         load_space(name)
 
 
+@pytest.mark.parametrize(
+    ("text", "nearest"),
+    [
+        ("replicate: 3", "replicates"),
+        ("HPARAM_CANDIDATE: {lora_r: [4]}", "HPARAM_CANDIDATES"),
+        ("HPARAM_RANGE: {lora_r: {low: 4, hihg: 8}}", "high"),
+        ("HPARAM_RANGE: {lora_r: {low: 4, high: 8, steps: 1}}", "step"),
+    ],
+)
+def test_an_unknown_key_names_the_nearest_of_its_place(
+    tmp_path: Path, text: str, nearest: str
+) -> None:
+    with pytest.raises(ConfigError, match=rf"no such key; did you mean {nearest}\b"):
+        load_space(written(tmp_path, text))
+
+
+def test_a_broken_experiment_of_a_space_says_that_it_is_the_spaces() -> None:
+    broken = space({"lora_r": [4]}, experiment={"lora_config": {"r": 0}})
+    with pytest.raises(ConfigError, match=r"^the space's experiment: lora_config\.r"):
+        base_experiment(broken, "x", STAMP)
+
+
+def test_a_file_with_another_ending_is_no_space_file(tmp_path: Path) -> None:
+    path = tmp_path / "space.txt"
+    path.write_text("HPARAM_CANDIDATES: {lora_r: [4]}", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"space\.txt: .* must end in \.yaml, \.yml"):
+        load_space(str(path))
+
+
 def test_a_space_that_does_not_exist_names_those_that_do() -> None:
     with pytest.raises(NotFoundError, match="space dem: no such space; did you mean demo"):
         load_space("dem")
     with pytest.raises(NotFoundError, match="no such file"):
         load_space("no/such/space.yaml")
-    with pytest.raises(NameRefusedError):
+    with pytest.raises(NameRefusedError, match="^space must be"):
         load_space("../demo")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("HPARAM_CANDIDATES: {lora_r: [4]}", True),
+        ("strategy: random", True),
+        ("defaults: [demo]", True),
+        ("defaults: [sibling]", False),
+        ("experiment_name: mine", False),
+        ("lora_config: {r: 4}", False),
+    ],
+)
+def test_a_space_is_told_from_an_experiment_by_its_own_or_inherited_keys(
+    tmp_path: Path, text: str, expected: bool
+) -> None:
+    (tmp_path / "sibling.yaml").write_text("experiment_name: other", encoding="utf-8")
+    assert is_space(Path(written(tmp_path, text))) is expected
+
+
+def test_a_space_inherits_from_folders_of_the_users_own(tmp_path: Path) -> None:
+    folder = tmp_path / "own" / "search_spaces"
+    folder.mkdir(parents=True)
+    (folder / "few.yaml").write_text("HPARAM_CANDIDATES: {lora_r: [4]}", encoding="utf-8")
+    path = Path(written(tmp_path, "defaults: [few]"))
+    assert is_space(path, [tmp_path / "own"])
+    assert load_space(str(path), [tmp_path / "own"]) == load_space("few", [tmp_path / "own"])
+    with pytest.raises(UserError, match="few"):
+        is_space(path)
 
 
 def test_a_broken_experiment_of_a_space_is_one_clear_error(tmp_path: Path) -> None:

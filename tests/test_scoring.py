@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tuning import scoring
-from tuning.scoring import Focus, calculate_transfer_score
+from tuning.scoring import Focus, calculate_transfer_score, dominates
 from tuning.tasks.items import Task
 
 RATES = st.floats(0, 1)
@@ -106,3 +106,37 @@ def test_metric_names_are_those_of_the_specification() -> None:
     assert scoring.gain_name(Task.COUNT) == "transfer/count/gain"
     assert scoring.TRANSFER_SCORE == "transfer_learning_score"
     assert scoring.OWN_WEIGHTS_SCORE == "own_weights_score"
+
+
+# --- one list of values against another ---------------------------------------------------------
+
+VALUES = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), min_size=1, max_size=8)
+
+
+@pytest.mark.parametrize(
+    ("better", "worse"), [((0.5, 0.2), (0.4, 0.2)), ((0.4, 0.3), (0.4, 0.2)), ((1.0,), (0.0,))]
+)
+def test_what_is_nowhere_worse_and_somewhere_better_dominates(
+    better: tuple[float, ...], worse: tuple[float, ...]
+) -> None:
+    assert dominates(better, worse)
+    assert dominates(list(better), worse), "lists and tuples are compared by their values"
+    assert not dominates(worse, better)
+
+
+def test_neither_a_trade_nor_an_equal_dominates() -> None:
+    assert not dominates((0.5, 0.1), (0.4, 0.2))
+    assert not dominates((0.4, 0.2), (0.5, 0.1))
+    assert not dominates((0.4, 0.2), [0.4, 0.2])
+
+
+def test_only_as_many_values_can_be_compared() -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        dominates((0.5, 0.5), (0.4,))
+
+
+@given(points=VALUES)
+def test_of_any_points_one_is_dominated_by_none(points: list[tuple[int, int]]) -> None:
+    best = [p for p in points if not any(dominates(q, p) for q in points)]
+    assert best
+    assert all(p in best or any(dominates(q, p) for q in best) for p in points)

@@ -312,6 +312,13 @@ def test_running_and_failed_trials_are_no_hindrance() -> None:
     assert found.parameters not in [r.proposal.parameters for r in results]
 
 
+def test_a_bayesian_search_hangs_on_its_first_seed() -> None:
+    chosen = space("bayesian", num_trials=8, **BAYESIAN)
+    first, again, other = (planned(chosen, seed).propose(3, []) for seed in (1, 1, 2))
+    assert first == again
+    assert first.parameters != other.parameters
+
+
 RECORDER = """
 SEEN = []
 
@@ -349,6 +356,8 @@ def test_a_sampler_sees_steps_as_the_space_has_them_not_as_they_are_scaled(
         [({"max_steps": 1000}, (1.0,), False)],
         [({"max_steps": 1000}, (1.0,), False), ({"max_steps": 500}, (2.0,), False)],
     ]
+    plan.propose(2, [results[0], results[1]._replace(objectives=None, is_running=True)])
+    assert recorder()[-1][-1] == ({"max_steps": 500}, None, True)
 
 
 def test_a_sampler_sees_whole_points_though_trials_name_only_what_differs(
@@ -714,3 +723,41 @@ def test_the_last_five_sets_are_the_extended_space() -> None:
     assert list(found.candidates) == list(last)
     for name, values in last.items():
         assert found.candidates[name] == [list(v) if isinstance(v, tuple) else v for v in values]
+
+
+def design(values: Raw, **more: Any) -> list[str]:
+    """Return the names of the files of a small design."""
+    written = create_grid_search_configs(space=space("one_at_a_time", values), base=BASE, **more)
+    return [path.name.removesuffix(f"_{STAMP}.yaml") for path in written]
+
+
+@pytest.mark.parametrize(
+    ("values", "name"),
+    [
+        ({"learning_rate": [1e-5]}, "learning_rate_1e-05"),
+        ({"learning_rate": [0.00025]}, "learning_rate_0.00025"),
+        ({"target_modules": [["q_proj", "v_proj"]]}, "target_modules_q_proj-v_proj"),
+        (
+            {"tokenizer_config.model_name": ["Org/Model 1"]},
+            "tokenizer_config_model_name_org-model-1",
+        ),
+    ],
+)
+def test_a_file_is_named_for_what_it_varies(tmp_path: Path, values: Raw, name: str) -> None:
+    assert design(values, base_name="mine", config_dir=tmp_path) == ["mine_default", f"mine_{name}"]
+
+
+def test_files_go_to_the_configurations_of_the_folder_one_works_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert design({"lora_r": [4]})[0] == "spelling_transfer_exp_default"
+    assert len(list((tmp_path / "configs/hyperparameters").iterdir())) == 2
+
+
+def test_a_name_that_is_no_file_name_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--name: experiment_name"):
+        design({"lora_r": [4]}, base_name="../mine", config_dir=tmp_path)
+    with pytest.raises(ConfigError, match="the default configuration: experiment_name"):
+        create_grid_search_configs("../mine", config_dir=tmp_path)
+    assert not list(tmp_path.iterdir())

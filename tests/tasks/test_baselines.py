@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Callable
 
@@ -18,6 +19,8 @@ from tuning.tasks.baselines import (
     baseline,
     count_class,
     fit_letter_guesser,
+    guesser_from_json,
+    guesser_to_json,
     guesses,
     word_blind_baselines,
 )
@@ -335,3 +338,46 @@ def test_rows_become_the_items_that_they_answer(suite: Suite) -> None:
     for found, item in zip(measures.items_of(rows), suite.items, strict=True):
         for name in ("task", "word", "template", "question", "answer", "n", "letter", "stratum"):
             assert getattr(found, name) == getattr(item, name)
+
+
+# --- a guesser as JSON --------------------------------------------------------------------------
+
+
+def test_a_guesser_knows_the_commonest_letter_of_each_position_and_length() -> None:
+    found = fit_letter_guesser(["cat", "cot", "bet", "eerie", "never"])
+    assert found.most_common == "e"
+    cells = {(1, 3): "c", (3, 3): "t", (2, 5): "e"}
+    assert {cell: found.by_position_and_length[cell] for cell in cells} == cells
+    assert set(found.by_position_and_length) == {(n, k) for k in (3, 5) for n in range(1, k + 1)}
+
+
+@given(words=st.lists(st.from_regex("[a-z]{3,9}", fullmatch=True), min_size=1))
+def test_a_guesser_comes_back_from_json(words: list[str]) -> None:
+    guesser = fit_letter_guesser(words)
+    written = json.loads(json.dumps(guesser_to_json(guesser)))
+    assert guesser_from_json(written) == guesser
+    assert written["best"] == sorted(written["best"])
+
+
+@pytest.mark.parametrize(
+    "raw", [None, {}, {"best": []}, {"most_common": "e"}, {"most_common": "e", "best": [[1, 3]]}]
+)
+def test_what_is_no_guesser_is_refused(raw: object) -> None:
+    with pytest.raises(ValueError, match="letter guesser|unpack"):
+        guesser_from_json(raw)
+
+
+def test_the_rates_of_a_count_have_these_names() -> None:
+    items = count.evaluation_items("banana", "a")
+    assert list(word_blind_baselines(items, ANY_GUESSER)) == [
+        "majority",
+        "majority by letter",
+        "majority by letter and length",
+    ]
+
+
+def test_the_larger_of_the_classes_is_guessed_of_ten_words() -> None:
+    # Of nine words and one the nine are right; the cell of a letter has too few to count alone.
+    words = ["abcdef"] * 1 + [f"xyzuv{c}" for c in "bcdefghij"]
+    items = [count.evaluation_items(word, "a")[0] for word in words]
+    assert word_blind_baselines(items, ANY_GUESSER)["majority"] == pytest.approx(0.9)

@@ -207,3 +207,52 @@ def test_no_constant_answer_beats_the_majority(
     assert right <= chance + 1e-12
     if answer == "1":
         assert right == pytest.approx(chance)
+
+
+# --- the same pairs for everyone ----------------------------------------------------------------
+
+MANY = tuple(
+    a + b + c + d
+    for a in ("ba", "se", "mo", "ti")
+    for b in ("na", "le", "ro", "ti")
+    for c in ("na", "e", "rot")
+    for d in ("", "sa")
+)
+
+
+def test_half_of_the_pairs_are_long_and_short_words_take_what_is_left() -> None:
+    found = balanced_pairs(MANY, 24, seed=1).pairs
+    assert Counter(stratum(word) for word, _ in found) == {"long": 12, "short": 12}
+    only_short = [word for word in MANY if stratum(word) == "short"]
+    assert len(balanced_pairs(only_short, 24, seed=1).pairs) == 24
+
+
+def test_no_words_make_no_pairs() -> None:
+    assert balanced_pairs([], 10, seed=1) == BalancedCounts(
+        pairs=(), num_cells=0, num_dropped_cells=0
+    )
+
+
+def test_a_seed_has_the_same_pairs_in_every_version() -> None:
+    # What was scored before stays comparable with what is scored now.
+    assert balanced_pairs(MANY, 8, seed=1).pairs == (
+        ("senaesa", "t"),
+        ("barorot", "t"),
+        ("tinarot", "t"),
+        ("titirot", "t"),
+        ("barona", "e"),
+        ("setina", "e"),
+        ("selena", "e"),
+    )
+    assert balanced_pairs(MANY, 8, seed=2).pairs != (
+        ("senaesa", "t"),
+        ("barorot", "t"),
+        ("tinarot", "t"),
+        ("titirot", "t"),
+        ("barona", "e"),
+        ("setina", "e"),
+        ("selena", "e"),
+    )
+    assert {w for w, _ in balanced_pairs(MANY, 48, 1).pairs} != {
+        w for w, _ in balanced_pairs(MANY, 48, 2).pairs
+    }

@@ -102,3 +102,8 @@ def test_evaluation_asks_one_position_in_every_template_one_of_them_unseen() -> 
     assert len(TEMPLATES) >= 3
     assert any(t.held_out for t in TEMPLATES)
     assert "th letter" in position.position_item("planet", 5, TEMPLATES[-1]).question
+
+
+def test_evaluation_reaches_every_position() -> None:
+    drawn = {position.evaluation_items("planet", keyed_rng(i))[0].n for i in range(60)}
+    assert drawn == {1, 2, 3, 4, 5, 6}

@@ -15,7 +15,7 @@ from tuning.tasks import count, position, spelling
 from tuning.tasks.items import Task
 from tuning.tasks.prompts import NUM_SHOTS, Prompting, prompted, with_spelling
 from tuning.tasks.splits import Split, split_subjects
-from tuning.tasks.suite import Suite, build_suite
+from tuning.tasks.suite import Suite, build_suite, facts_of
 from tuning.tasks.words import SubjectWords
 
 WORD = st.from_regex("[a-z]{3,15}", fullmatch=True)
@@ -173,3 +173,23 @@ def test_the_three_ways_to_put_a_suite_are_three_suites(
     suite: Suite, four_shot: Suite, oracle: Suite
 ) -> None:
     assert len({suite.key, four_shot.key, oracle.key}) == 3
+
+
+def test_four_examples_are_the_same_in_every_version() -> None:
+    words = ("planet", "orchard", "kettle", "window", "basket", "silver")
+    items = (
+        spelling.evaluation_items("moon")[1],
+        position.position_item("moon", 1, position.TEMPLATES[1]),
+        count.count_item("moon", "o", count.TEMPLATES[2]),
+    )
+    facts = tuple(facts_of(item, [" moon"], is_pseudo_word=False) for item in items)
+    shots = [item.shots for item in prompted(Suite(items, facts), Prompting.FOUR_SHOT, words).items]
+    for item, of_item in zip(items, shots, strict=True):
+        for question, answer in of_item:
+            assert answer == derived_answer(question)
+            assert question.split()[0] == item.question.split()[0], "the wording of the item"
+    assert [[answer for _, answer in of_item] for of_item in shots] == [
+        ["w, i, n, d, o, w", "k, e, t, t, l, e", "p, l, a, n, e, t", "s, i, l, v, e, r"],
+        ["e", "p", "i", "s"],
+        ["0", "1", "1", "2"],
+    ]

@@ -318,6 +318,30 @@ def test_a_text_to_scan_must_be_well_formed_too(tmp_path: Path) -> None:
         list(leaks_in(tmp_path / "missing.jsonl"))
 
 
+def test_of_an_exported_text_the_bare_question_is_scanned(tmp_path: Path) -> None:
+    harmless, leaking = "Say hello.", "What is the third letter of planet?"
+    path = written(
+        tmp_path,
+        {"prompt": leaking, "question": harmless, "answer": "hello", "task": "replay"},
+        {"prompt": harmless, "question": leaking, "answer": "a"},
+    )
+    found = [finding and finding.leak for _, finding in leaks_in(path)]
+    assert found == [None, Leak.POSITION]
+
+
+def test_a_broken_line_of_a_text_to_scan_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"replay\.jsonl, line 1: not JSON"):
+        list(leaks_in(written(tmp_path, "{")))
+
+
+def test_a_file_that_is_gone_is_one_clear_line(tmp_path: Path) -> None:
+    path = written(tmp_path, *GOOD)
+    found = ReplayFile(path)
+    path.unlink()
+    with pytest.raises(DataError, match=r"replay\.jsonl: cannot be read any more: No such file"):
+        found[0]
+
+
 def test_a_file_that_changed_after_it_was_checked_is_one_clear_line(tmp_path: Path) -> None:
     path = written(tmp_path, "", *GOOD)
     found = ReplayFile(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import random
 import re
@@ -493,3 +494,56 @@ def test_the_days_and_months_of_replay_are_no_subjects() -> None:
     assert fixed
     assert all(item.subjects == () for item in fixed)
     assert {i.answer for i in fixed} & {*replay.DAYS, *replay.MONTHS}
+
+
+# --- more for the direct arm --------------------------------------------------------------------
+
+
+def test_more_direct_items_ask_about_the_words_of_the_step_in_turn_and_never_end() -> None:
+    stream = dataclasses.replace(SMALL, arm=Arm.DIRECT)
+    items = stream.step(2, 6)
+    words = [item.word for item in items if item.task is not Task.REPLAY]
+    assert 1 < len(words) < 6, "some of the step is replay"
+    more = list(itertools.islice(stream.more_direct(2, items), 200))
+    assert [item.word for item in more] == [words[i % len(words)] for i in range(200)]
+    assert {item.task for item in more} == {Task.POSITION, Task.COUNT}
+    assert len({item.question for item in more}) > 30
+    assert more == list(itertools.islice(stream.more_direct(2, items), 200))
+    assert more != list(itertools.islice(stream.more_direct(3, items), 200))
+    other = dataclasses.replace(stream, seed=4)
+    assert more != list(itertools.islice(other.more_direct(2, items), 200))
+
+
+def test_a_step_of_replay_alone_has_no_more_direct_items() -> None:
+    assert list(SMALL.more_direct(0, [SMALL.replay.item(random.Random(0))])) == []
+    assert list(SMALL.more_direct(0, [])) == []
+
+
+def test_a_tokenizer_that_loses_a_word_is_found_out() -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        words_in_band(["moon", "planet"], Band.EASY, lambda words: [1])
+
+
+def test_a_seed_has_the_same_examples_in_every_version() -> None:
+    # A run that goes on with a later version goes on with the examples that it began with.
+    def told(arm: Arm) -> list[tuple[str, str]]:
+        words = ("planet", "kettle", "window")
+        items = dataclasses.replace(SMALL, spelled_words=words, arm=arm).step(0, 3)
+        return [(item.word, item.answer) for item in items]
+
+    assert told(Arm.SPELLING) == [
+        ("planet", "planet"),
+        ("planet", "planet"),
+        ("planet", "p, l, a, n, e, t"),
+    ]
+    assert told(Arm.FORMAT_CONTROL) == [
+        ("planet", "kettle"),
+        ("planet", "kettle"),
+        ("planet", "k, e, t, t, l, e"),
+    ]
+    direct = itertools.islice(SMALL.more_direct(0, SMALL.step(0, 3)), 3)
+    assert [(item.question, item.answer) for item in direct] == [
+        ("Which letter is at position 2 in planet? Reply with one letter.\n", "l"),
+        ("Which letter is at position 4 in planet? Reply with one letter.\n", "n"),
+        ("Count the letter j in planet. Reply with a number.\n", "0"),
+    ]

@@ -311,3 +311,34 @@ def test_the_choice_reading_has_26_letters_or_ten_digits() -> None:
     assert choices_of(Task.POSITION) == tuple("abcdefghijklmnopqrstuvwxyz")
     assert choices_of(Task.COUNT) == tuple("0123456789")
     assert choices_of(Task.SPELLING) == choices_of(Task.REPLAY) == ()
+
+
+# --- the same suite for everyone ----------------------------------------------------------------
+
+
+def test_words_have_the_same_suite_in_every_version(asked: SubjectWords) -> None:
+    # Answers are stored by the key of the suite: a base model's are used by later studies.
+    found = build_suite(asked, 60, cut)
+    assert found.key == "128e88878579d9cb"
+    assert found.spread(9) == [31, 51, 56, 214, 257, 336, 421, 431, 483]
+    assert found.num_dropped_count_cells == 187
+
+
+def test_a_made_up_word_is_hard_and_says_so() -> None:
+    item = spelling.plain_item("moon")
+    made_up = facts_of(item, [" moon"], is_pseudo_word=True)
+    assert (made_up.band, made_up.is_pseudo_word, made_up.tokens) == (Band.HARD, True, (" moon",))
+    assert facts_of(item, [" moon"], is_pseudo_word=False).band is Band.EASY
+
+
+def test_ten_words_are_enough_words_and_nine_are_not() -> None:
+    words = ("banana", "sodden", "planet", "eleven", "orchard", "window", "muffin", "kettle")
+    with pytest.raises(SuiteError, match="at least 10 words, got 9"):
+        build_suite(SubjectWords((*words, "aaabab")), 3, cut)
+    with pytest.raises(SuiteError, match="for every count among 10 words"):
+        build_suite(SubjectWords((*words, "silver", "basket")[:10]), 0, cut)
+
+
+def test_a_tokenizer_that_loses_a_word_is_found_out(asked: SubjectWords) -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        build_suite(asked, 60, lambda words: cut(words)[:-1])

@@ -83,6 +83,26 @@ def test_our_tasks_are_asked_in_our_words(tmp_path: Path) -> None:
     assert all(isinstance(item.task, Task) for item in items)
 
 
+def test_the_first_and_the_last_letter_may_be_asked_for(tmp_path: Path) -> None:
+    rows = [
+        {"task": "position", "word": "planet", "position": 1, "answer": "p"},
+        {"task": "position", "word": "sky", "position": 3, "answer": "y"},
+    ]
+    assert [(item.n, item.answer) for item in read(jsonl(tmp_path, *rows)).items] == [
+        (1, "p"),
+        (3, "y"),
+    ]
+
+
+def test_a_cute_item_is_about_its_word_and_has_a_letter_only_where_one_is_looked_for(
+    tmp_path: Path,
+) -> None:
+    looked_for = read(tsv(tmp_path, "contains_char", CUTE["contains_char"])).items
+    assert [(i.subjects, i.letter) for i in looked_for] == [(("planet",), "a"), (("sky",), "z")]
+    spelled = read(tsv(tmp_path, "spell", CUTE["spell"])).items
+    assert all(i.subjects == (i.word,) and i.letter is None for i in spelled)
+
+
 def test_all_fields_reach_the_item(tmp_path: Path) -> None:
     row = {
         "task": "position",

@@ -255,6 +255,18 @@ def test_a_list_that_begins_with_a_byte_order_mark_is_read(tmp_path: Path) -> No
     assert read_word_list(written(tmp_path, b"\xef\xbb\xbfplanet\nsky\n")) == ("planet", "sky")
 
 
+def test_a_byte_order_mark_in_a_later_line_is_no_letter(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="line 2: a word must be"):
+        read_word_list(written(tmp_path, b"planet\n\xef\xbb\xbfsky\n"))
+
+
+def test_a_list_may_ask_for_other_lengths(tmp_path: Path) -> None:
+    path = written(tmp_path, "ox\nsky\n")
+    assert read_word_list(path, shortest=2) == ("ox", "sky")
+    with pytest.raises(DataError, match="2 to 2 lower-case letters a-z, got 'sky'"):
+        read_word_list(path, 2, 2)
+
+
 @given(words=st.lists(st.from_regex("[a-z]{3,15}", fullmatch=True), min_size=1, max_size=30))
 @settings(max_examples=40, deadline=None)
 def test_a_list_comes_back_in_its_order_each_word_once(
