@@ -26,7 +26,7 @@ from tuning.paths import ResultsRoot
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
-# In every run: the whole program killed twice and a worker killed (tests/test_executor.py), and a trial killed
+# In every run: a driver killed (below), a job killed (tests/backends/test_contract.py), and a trial killed
 # three times (tests/training/test_exactness.py). Five kills of a whole study take two minutes.
 @pytest.mark.nightly
 def test_five_kills_lose_nothing(tmp_path: Path) -> None:
@@ -84,7 +84,6 @@ def wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.nightly
 def test_a_second_driver_is_refused_and_takes_over_from_a_killed_one(
     tmp_path: Path, space: Path, go_on: GoesOn
 ) -> None:

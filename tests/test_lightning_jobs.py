@@ -102,9 +102,8 @@ SMALL = {
 }
 
 
-@pytest.mark.parametrize(
-    ("num_trials", "silence"), [(13, 3.0), pytest.param(31, 10.0, marks=pytest.mark.nightly)]
-)
+@pytest.mark.nightly
+@pytest.mark.parametrize(("num_trials", "silence"), [(13, 3.0), (31, 10.0)])
 def test_all_configurations_come_through_everything_that_goes_wrong(
     cloud: Cloud, driver: Driver, tmp_path: Path, num_trials: int, silence: float
 ) -> None:
