@@ -26,7 +26,7 @@ from tuning.paths import ResultsRoot
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
-# In every run: a driver killed (below), a worker killed (tests/test_executor.py), and a trial killed
+# In every run: the whole program killed twice and a worker killed (tests/test_executor.py), and a trial killed
 # three times (tests/training/test_exactness.py). Five kills of a whole study take two minutes.
 @pytest.mark.nightly
 def test_five_kills_lose_nothing(tmp_path: Path) -> None:
