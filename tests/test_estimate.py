@@ -51,6 +51,7 @@ def record_of(
     tokens: int = 1000,
     train_seconds: float = 10.0,
     evaluation_seconds: float = 6.0,
+    steps: int = 600,
 ) -> TrialRecord:
     rate = Accuracy(value=0.5, low=0.4, high=0.6, num_items=100, num_words=50)
     gain = Gain(value=0.1, low=0.0, high=0.2, num_better=4, num_worse=2, p_value=0.5)
@@ -62,8 +63,8 @@ def record_of(
         result=TrialResult(
             status=TrialStatus.COMPLETED,
             training_key="k",
-            weights_key="k@10",
-            step=10,
+            weights_key=f"k@{steps}",
+            step=steps,
             model=model,
             metrics={
                 "spelling/accuracy": 0.5,
@@ -186,6 +187,14 @@ def test_earlier_trials_of_the_model_say_how_long_it_takes(
     assert found.basis == f"1 earlier trials of tiny in {root.root}"
     assert found.says.startswith("1 training and 1 evaluation to make: about 29 seconds ")
     assert found.says.endswith(f"(from 1 earlier trials of tiny in {root.root})")
+
+
+def test_trials_of_a_few_steps_say_nothing_of_long_ones(
+    root: ResultsRoot, small_config: Make
+) -> None:
+    remember(root, record_of(steps=10))
+    assert "1 earlier trials" in estimate([small_config()], root).says
+    assert "earlier trials" not in estimate([small_config("max_steps=150")], root).says
 
 
 def test_earlier_trials_are_taken_together(root: ResultsRoot, small_config: Make) -> None:

@@ -114,7 +114,8 @@ def estimate(
         num_like_first: Trials that are not known yet, taken to cost what the first one costs.
     """
     work = [*_work(configs, root), *[_whole(configs[0])] * num_like_first]
-    speed = _speed(configs[0].tokenizer_config.model_name, root)
+    longest = max(config.training_config.max_steps for config in configs)
+    speed = _speed(configs[0].tokenizer_config.model_name, root, longest)
     seconds: float | None = 0.0
     num_bytes: int | None = 0
     for part in work:
@@ -212,9 +213,19 @@ def _num_items(work: _Work) -> int:
     return words * TEMPLATES * len(EVALUATED_TASKS)
 
 
-def _speed(model: str, root: ResultsRoot) -> _Speed:
-    """Return how fast this machine is: by what it did before, else by arithmetic."""
-    records = [r for r in _records_of(model, root) if r.execution.num_trained_tokens]
+_FEWEST_STEPS = 30
+"""Trials that are shorter than this, and much shorter than what is asked, tell how long a start
+takes, not a step."""
+
+
+def _speed(model: str, root: ResultsRoot, num_steps: int) -> _Speed:
+    """Return how fast this machine is at so many steps: by what it did before, or by arithmetic."""
+    fewest = min(_FEWEST_STEPS, num_steps / 2)
+    records = [
+        r
+        for r in _records_of(model, root)
+        if r.execution.num_trained_tokens and r.result.step >= fewest
+    ]
     tokens = sum(r.execution.num_trained_tokens for r in records if r.execution.train_seconds)
     trained = sum(r.execution.train_seconds for r in records)
     if tokens and trained:
