@@ -7,11 +7,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import yaml
-
 from tuning import files
 from tuning.config import ExperimentConfig
-from tuning.errors import ResultsError
+from tuning.documents import parse_own_yaml
 from tuning.fingerprint import training_key
 from tuning.paths import ResultsRoot, StudyFolder
 from tuning.records import TrialStatus, intact_record
@@ -53,7 +51,7 @@ def find_waste(root: ResultsRoot, name: str, *, whole: bool) -> Waste:
             paths += [training.checkpoints, training.root / "adapters"]
         paths += _half_written(training.root)
     paths += [folder.root] if whole else _half_written(folder.root)
-    found = [path for path in paths if path.exists()]
+    found = [path for path in paths if path.exists() and _is_ours(root, path)]
     return Waste(found, sum(map(_size, found)))
 
 
@@ -95,9 +93,9 @@ def _trainings(folder: StudyFolder) -> dict[str, bool]:
             useful = record.result.status is TrialStatus.COMPLETED
         else:
             try:
-                raw = yaml.safe_load((place / "config.yaml").read_text("utf-8"))
+                raw = parse_own_yaml(files.read_text(place / "config.yaml"), "config.yaml")
                 key, useful = training_key(ExperimentConfig.model_validate(raw)), True
-            except (OSError, ValueError, yaml.YAMLError, ResultsError):
+            except (ValueError, RecursionError):
                 continue
         found[key] = found.get(key, False) or useful
     return found
@@ -106,6 +104,11 @@ def _trainings(folder: StudyFolder) -> dict[str, bool]:
 def _half_written(folder: Path) -> list[Path]:
     """Return what a kill has left of files that were being written."""
     return [path for path in folder.rglob(".*") if path.name != ".lock"]
+
+
+def _is_ours(root: ResultsRoot, path: Path) -> bool:
+    """Whether a path stays below the results: what a link leads to is not ours to remove."""
+    return path.parent.resolve().is_relative_to(root.data.resolve())
 
 
 def _size(path: Path) -> int:

@@ -285,7 +285,7 @@ def _value_override(text: str, key: str, value: str, groups: Sequence[str]) -> _
         bare = [k for k in KEYS if k.endswith(f".{key}")]
         known = [*FLAT_NAMES, *ExperimentConfig.model_fields, *groups, *KEYS]
         hint = f"did you mean {' or '.join(bare)}?" if bare else nearest(key, known)
-        raise ConfigError(f"{key}: no such hyperparameter, key or group; {hint}")
+        raise ConfigError(f"{shown(key)[1:-1]}: no such hyperparameter, key or group; {hint}")
     hydra = f"++{whole}={value}"
     parsed = _parsed(text, hydra)
     if parsed.is_sweep_override():

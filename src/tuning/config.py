@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -76,9 +77,9 @@ class Schedule(StrEnum):
 
 
 def _different(names: tuple[str, ...]) -> tuple[str, ...]:
-    for name in names:
-        if names.count(name) > 1:
-            raise ValueError(f"target_modules must differ, got {name!r} twice")
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise ValueError(f"target_modules must differ, got {shown(name)} twice")
     return names
 
 

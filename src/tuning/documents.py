@@ -18,13 +18,14 @@ from typing import Any
 import yaml
 
 from tuning.errors import ConfigError, NotFoundError, UserError, nearest, shown
-from tuning.files import RepeatedKeyError, unique_keys
+from tuning.files import MAX_NUMBER, RepeatedKeyError, unique_keys, whole_number
 
 MISSING = "???"
 """Hydra's sign for a value that a file leaves to those who use it."""
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 32
+MAX_KEY = 256
 MAX_VALUES = 100_000
 _TOO_DEEP = f"nested more than {MAX_DEPTH} levels deep"
 
@@ -66,6 +67,10 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
     """Plain data only; a date is text."""
 
 
+class _OwnLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """What `yaml.safe_dump` wrote."""
+
+
 class _Dumper(yaml.SafeDumper):
     """Puts into quotes every text that a loader could take for something else."""
 
@@ -102,24 +107,43 @@ def _dumped(value: Any, *, flow: bool) -> str:
     return text.rstrip("\n")
 
 
-def parse_yaml(text: str, name: str) -> tuple[Any, dict[Key, int]]:
+MAX_OWN_VALUES = 1_000_000
+"""Of a file that the program wrote, such as a study of many listed configurations."""
+
+
+def parse_own_yaml(text: str, name: str) -> Any:
+    """Return the value of a YAML text that the program wrote, as every reader of YAML 1.1 does.
+
+    It is bounded as a user's file is: a folder of results may come from someone else.
+
+    Raises:
+        ConfigError: As `parse_yaml`.
+    """
+    return parse_yaml(text, name, _OwnLoader, MAX_OWN_VALUES)[0]
+
+
+def parse_yaml(
+    text: str, name: str, kind: type = _Loader, max_values: int = MAX_VALUES
+) -> tuple[Any, dict[Key, int]]:
     """Return the value of a YAML text and the line of each key.
 
     Args:
         text: YAML.
         name: The file as messages call it.
+        kind: What a plain value means.
+        max_values: With anchors written out.
 
     Raises:
         ConfigError: It is not YAML, is too large or deep, has a key twice, or holds what is no
             plain data.
     """
-    loader = _Loader(text)
+    loader = kind(text)
     try:
-        _check_depth(text, name)
+        _check_depth(text, name, max_values)
         node = loader.get_single_node()
         if node is None:
             return None, {}
-        _check_nodes(node, name)
+        _check_nodes(node, name, max_values)
         value = loader.construct_document(node)
     except UserError:
         raise
@@ -146,18 +170,21 @@ _OPENING = (yaml.MappingStartEvent, yaml.SequenceStartEvent)
 _CLOSING = (yaml.MappingEndEvent, yaml.SequenceEndEvent)
 
 
-def _check_depth(text: str, name: str) -> None:
-    """Refuse a text that is nested too deeply, before anything recurses over it."""
-    depth = 0
+def _check_depth(text: str, name: str, max_values: int) -> None:
+    """Refuse a text that is nested too deeply or endless, before anything is made of it."""
+    depth = values = 0
     for event in yaml.parse(text, Loader=_Loader):
         depth += isinstance(event, _OPENING) - isinstance(event, _CLOSING)
+        values += isinstance(event, yaml.NodeEvent)
+        if values > max_values:
+            raise ConfigError(f"{name}: must hold at most {max_values:,} values")
         if depth > MAX_DEPTH:
             mark: Any = event.start_mark
             line = mark.line + 1
             raise ConfigError(f"{name}, line {line}: {_TOO_DEEP}")
 
 
-def _check_nodes(root: yaml.Node, name: str) -> None:
+def _check_nodes(root: yaml.Node, name: str, max_values: int) -> None:
     """Refuse repeated keys, keys that are no text, and anchors that would explode."""
     sizes: dict[int, int] = {}
     open_nodes: set[int] = set()
@@ -169,13 +196,16 @@ def _check_nodes(root: yaml.Node, name: str) -> None:
             open_nodes.add(id(node))
             if isinstance(node, yaml.MappingNode):
                 _check_keys(node, name)
+            if node.tag in _NUMBER_TAGS and len(node.value) > MAX_NUMBER:
+                # Its digits would be turned into a number in the square of their count.
+                raise ConfigError(f"{_at(name, node)}: a number has at most {MAX_NUMBER} digits")
             sizes[id(node)] = 1 + sum(size(child) for child in _children(node))
             open_nodes.remove(id(node))
         return sizes[id(node)]
 
-    if size(root) > MAX_VALUES:
+    if size(root) > max_values:
         raise ConfigError(
-            f"{name}: must hold at most {MAX_VALUES:,} values with its anchors written out, "
+            f"{name}: must hold at most {max_values:,} values with its anchors written out, "
             f"got {size(root):,}"
         )
 
@@ -200,6 +230,7 @@ def _check_keys(node: yaml.MappingNode, name: str) -> None:
         seen.add(key.value)
 
 
+_NUMBER_TAGS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 _KEY_TAGS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
 
 
@@ -234,6 +265,8 @@ def read_document(path: Path) -> Document:
         value, lines = _parse_json(text, name)
     else:
         value, lines = parse_yaml(text, name)
+    if _is_endless(value):
+        raise ConfigError(f"{name}: must hold at most {MAX_VALUES:,} values")
     if not isinstance(value, dict):
         found = "nothing" if value is None else type(value).__name__
         raise ConfigError(f"{name}: must hold a mapping of sections, got {found}")
@@ -280,7 +313,7 @@ SUFFIXES = (".yaml", ".yml", ".json")
 
 def _parse_json(text: str, name: str) -> tuple[Any, dict[Key, int]]:
     try:
-        value = json.loads(text, object_pairs_hook=unique_keys)
+        value = json.loads(text, object_pairs_hook=unique_keys, parse_int=whole_number)
     except RepeatedKeyError as error:
         raise ConfigError(f"{name}: {error}") from error
     except json.JSONDecodeError as error:
@@ -295,6 +328,17 @@ def _parse_json(text: str, name: str) -> tuple[Any, dict[Key, int]]:
         return value, parse_yaml(_SURROGATE.sub("_", text.replace("\t", " ")), name)[1]
     except ConfigError:
         return value, {}
+
+
+def _is_endless(value: Any) -> bool:
+    """Whether a value holds more values than a configuration may; keys count as YAML's do."""
+    left, count = [value], 0
+    while left and count <= MAX_VALUES:
+        inner = left.pop()
+        count += 1 + (len(inner) if isinstance(inner, dict) else 0)
+        if isinstance(inner, dict | list):
+            left.extend(inner.values() if isinstance(inner, dict) else inner)
+    return count > MAX_VALUES
 
 
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
@@ -329,17 +373,23 @@ def _check_values(document: Document, value: Any, place: Key) -> None:
 
 
 def _check_text(document: Document, text: str, place: Key) -> None:
-    if len(place) > 0 and text == place[-1] and any(ord(letter) < 32 for letter in text):
+    is_key = len(place) > 0 and text == place[-1]
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"{document.place(place)}: holds what is no Unicode text") from error
+    # A message names keys as they are.
+    if is_key and not text.isprintable():
         raise ConfigError(f"{document.place(place)}: a key must be one line, got {shown(text)}")
+    if is_key and len(text) > MAX_KEY:
+        raise ConfigError(
+            f"{document.place(place)}: a key has at most {MAX_KEY} characters, got {shown(text)}"
+        )
     if "${" in text:
         raise ConfigError(
             f"{document.place(place)}: {dotted(place)}: interpolations such as ${{...}} are not "
             f"resolved, so that no secret of the environment gets into a file; got {shown(text)}"
         )
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise ConfigError(f"{document.place(place)}: holds what is no Unicode text") from error
 
 
 def dotted(place: Key) -> str:

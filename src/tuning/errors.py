@@ -20,6 +20,8 @@ UserError                     one clean line and exit code 2 on the command line
 from __future__ import annotations
 
 import difflib
+import os
+import re
 from collections.abc import Iterable
 
 
@@ -111,6 +113,23 @@ def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
     listed = sorted(names)
     more = f" and {len(listed) - MAX_LISTED} more" if len(listed) > MAX_LISTED else ""
     return f"known: {', '.join(listed[:MAX_LISTED])}{more}"
+
+
+def without_secrets(text: str) -> str:
+    """Cut the keys of the environment, and passwords within addresses, out of a text.
+
+    Libraries may put either into an error, and errors are kept beside results.
+    """
+    for name, value in os.environ.items():
+        if len(value) >= _SECRET_LENGTH and _SECRET.search(name):
+            text = text.replace(value, "***")
+    return _PASSWORD.sub("//***@", text)
+
+
+_SECRET = re.compile("KEY|TOKEN|SECRET|PASSWORD|USER_ID", re.IGNORECASE)
+_SECRET_LENGTH = 8
+"""Of a shorter one every text is full."""
+_PASSWORD = re.compile(r"(?<=:)//[^\s/@'\"]{1,512}@")
 
 
 def shown(value: object, limit: int = 80) -> str:

@@ -11,8 +11,10 @@ import fcntl
 import hashlib
 import itertools
 import json
+import math
 import os
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -169,18 +171,94 @@ def read_json(path: Path) -> Any:
         ResultsError: The file is missing, or is not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse_constant)
+        return strict_json(read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise _damaged(str(path), error) from error
+
+
+def read_text(path: Path) -> str:
+    """Read a text that we wrote.
+
+    Raises:
+        ResultsError: The file is missing, is no file, is far larger than any of ours, or no text.
+    """
+    try:
+        check_is_readable(path)
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise ResultsError(f"{path} is missing") from error
     except OSError as error:
         raise ResultsError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise ResultsError(f"{path} is damaged: {error}") from error
+    except UnicodeDecodeError as error:
+        raise ResultsError(f"{path} is damaged: it is not UTF-8 text") from error
 
 
-def refuse_constant(name: str) -> None:
-    """Refuse NaN and infinity, which JSON does not have; for `json.loads(parse_constant=)`."""
+MAX_BYTES = 2**28
+"""Of one file of ours that is read whole; the largest, an analysis, has a few million."""
+
+
+def check_is_readable(path: Path) -> None:
+    """Refuse a pipe, which would be waited for without end, and what no memory would hold.
+
+    Raises:
+        FileNotFoundError: There is nothing.
+        ResultsError: It is no file, or too large for one of ours.
+    """
+    status = path.stat()
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(status.st_mode):
+        raise ResultsError(f"cannot read {path}: is no file, but a pipe or a device")
+    if status.st_size > MAX_BYTES:
+        raise ResultsError(
+            f"{path} is damaged: it has {status.st_size:,} bytes, and a file of ours at most "
+            f"{MAX_BYTES:,}"
+        )
+
+
+def _damaged(what: str, error: Exception) -> ResultsError:
+    """Return the error for a file whose content is not what we wrote, on one short line."""
+    if isinstance(error, RecursionError):
+        return ResultsError(f"{what} is damaged: nested too deeply")
+    return ResultsError(f"{what} is damaged: {' '.join(str(error).split())[:200]}")
+
+
+def strict_json(text: str | bytes) -> Any:
+    """Return the value of a JSON text of ours.
+
+    Raises:
+        ValueError: It is not JSON, or holds NaN, infinity or a number too large to reckon with.
+        RecursionError: It is nested too deeply.
+    """
+    return json.loads(
+        text, parse_constant=_refuse_constant, parse_int=whole_number, parse_float=_finite_number
+    )
+
+
+def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no number of JSON")
+
+
+MAX_NUMBER = 256
+"""Characters of a number: even in hexadecimal it is below the largest float."""
+
+
+def whole_number(digits: str) -> int:
+    """Return an integer; for `json.loads(parse_int=)`.
+
+    Raises:
+        ValueError: It has so many digits that reckoning with it, or showing it, would fail.
+    """
+    if len(digits) > MAX_NUMBER:
+        raise ValueError(f"a number has at most {MAX_NUMBER} digits, got {len(digits):,}")
+    return int(digits)
+
+
+def _finite_number(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{shown(text, limit=40)} is too large a number")
+    return number
 
 
 def append_json_line(path: Path, value: Mapping[str, Any]) -> None:
@@ -191,6 +269,9 @@ def append_json_line(path: Path, value: Mapping[str, Any]) -> None:
     """
     line = json.dumps(value, allow_nan=False, ensure_ascii=False).encode() + b"\n"
     make_folder(path.parent)
+    if path.is_symlink():
+        # What a kill left at the end is cut, and a link may lead to what is not ours.
+        raise ResultsError(f"{path} is a symbolic link, not a file of ours; remove it by hand")
     with readable_os_errors(path), path.open("ab+") as file:
         end = _end_of_last_whole_line(file.name)
         if end != file.seek(0, os.SEEK_END):
@@ -229,6 +310,7 @@ def read_json_lines(
     if not path.exists():
         return []
     try:
+        check_is_readable(path)
         raw = path.read_bytes()
     except OSError as error:
         raise ResultsError(f"cannot read {path}: {error.strerror}") from error
@@ -237,18 +319,31 @@ def read_json_lines(
     assert torn == b"" or not raw.endswith(b"\n")
     records = []
     for number, line in enumerate(whole, start=1):
-        try:
-            record = json.loads(line, parse_constant=refuse_constant)
-        except (ValueError, RecursionError) as error:
-            raise ResultsError(f"{path} line {number} is damaged: {error}") from error
-        if not isinstance(record, dict):
-            raise ResultsError(f"{path} line {number} is damaged: it is no mapping")
-        try:
-            check(record)
-        except ValueError as error:
-            raise ResultsError(f"{path} line {number} is damaged: {error}") from error
-        records.append(record)
+        records.append(checked_line(line, f"{path} line {number}", check))
     return records
+
+
+def checked_line(
+    line: bytes, place: str, check: Callable[[Mapping[str, Any]], None]
+) -> dict[str, Any]:
+    """Return the mapping that one line of a file of ours holds.
+
+    Args:
+        line: JSON.
+        place: File and line, for messages.
+        check: Raises ValueError for a line that is not what the file holds.
+
+    Raises:
+        ResultsError: It is damaged.
+    """
+    try:
+        record = strict_json(line)
+        if not isinstance(record, dict):
+            raise ValueError("it is no mapping")
+        check(record)
+    except (ValueError, RecursionError) as error:
+        raise _damaged(place, error) from error
+    return record
 
 
 def check_types(line: Mapping[str, Any], wanted: Mapping[str, type | tuple[type, ...]]) -> None:
@@ -279,11 +374,12 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     Raises:
         RepeatedKeyError: A key stands twice.
     """
-    keys = [key for key, _ in pairs]
-    for key in keys:
-        if keys.count(key) > 1:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
             raise RepeatedKeyError(f"the key {shown(key)} stands twice")
-    return dict(pairs)
+        found[key] = value
+    return found
 
 
 class RepeatedKeyError(ValueError):

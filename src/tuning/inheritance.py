@@ -22,6 +22,9 @@ SPACES = "search_spaces"
 NO_CHOICES = {"lightning": {"studio", "phases", "scheduler", "prices"}}
 """Files of the cloud that stand in a group, and are no configurations of an experiment."""
 
+MAX_FOLLOWED = 256
+"""Files that a configuration inherits, each as often as it is named."""
+
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
 _PATH = rf"{_NAME}(?:/{_NAME}){{0,7}}"
 _PACKAGE = r"(?:@[A-Za-z0-9_.]{1,128})?"
@@ -176,6 +179,7 @@ class Inheritance:
     documents: list[Document] = field(default_factory=list)
     chosen: set[str] = field(default_factory=set)
     """Groups that some document chooses from."""
+    num_followed: int = 0
 
     def follow(self, primary: Document) -> None:
         """Find all documents.
@@ -204,6 +208,10 @@ class Inheritance:
             self._follow_one(reference, [*trail, document.name])
 
     def _follow_one(self, reference: Reference, trail: list[str]) -> None:
+        self.num_followed += 1
+        if self.num_followed > MAX_FOLLOWED:
+            # Files that each name the next one twice are read twice as often with each of them.
+            raise ConfigError(f"{reference.place}: defaults name more than {MAX_FOLLOWED} files")
         if reference.choice == MISSING:
             raise ConfigError(
                 f"{reference.place}: {reference.group}: must be given: {MISSING} leaves it open; "

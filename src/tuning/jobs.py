@@ -6,7 +6,6 @@ job only tells the driver to look.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from enum import StrEnum
@@ -221,6 +220,7 @@ class Tail:
             status = self._path.stat()
             if self._stamp is not None and status.st_size == self._offset:
                 return []
+            files.check_is_readable(self._path)
             with self._path.open("rb") as file:
                 file.seek(self._offset)
                 raw = file.read()
@@ -231,22 +231,12 @@ class Tail:
         whole = raw.rfind(b"\n") + 1
         # Before what was read counts as told: who asks again after an error must get it again.
         found = [
-            self._line(line, number)
+            files.checked_line(line, f"{self._path} line {number}", self._check)
             for number, line in enumerate(raw[:whole].split(b"\n")[:-1], self._num_lines + 1)
         ]
         self._offset += whole
         self._num_lines += len(found)
         self._stamp = (status.st_ino, self._offset)
-        return found
-
-    def _line(self, line: bytes, number: int) -> dict[str, Any]:
-        try:
-            found = json.loads(line, parse_constant=files.refuse_constant)
-            if not isinstance(found, dict):
-                raise ValueError("it is no mapping")
-            self._check(found)
-        except (ValueError, RecursionError) as error:
-            raise ResultsError(f"{self._path} line {number} is damaged: {error}") from error
         return found
 
 

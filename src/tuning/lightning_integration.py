@@ -38,6 +38,7 @@ from tuning.errors import (
     UnreachableError,
     nearest,
     shown,
+    without_secrets,
 )
 
 T = TypeVar("T")
@@ -751,7 +752,7 @@ def _ours(error: Exception, what: str) -> Exception:
     found = _CODE.search(text)
     if code is None and found:
         code = int(next(group for group in found.groups() if group))
-    says = f"{what}: {_without_keys(_said_by(error))[:300] or kind}"
+    says = f"{what}: {without_secrets(_said_by(error))[:300] or kind}"
     if "Authentication failed" in text or code == 401 or "should be exported" in text:
         return CredentialsError(f"the key for Lightning.AI is refused; {HOW_TO_LOG_IN}")
     if kind == "OutOfCapacityError" or "capacity" in text.lower() or code == 429:
@@ -785,14 +786,3 @@ def _is_passing(error: Exception, code: int | None, text: str) -> bool:
     names = {cls.__name__ for cls in type(error).__mro__}
     wire = {"ConnectionError", "HTTPError", "Timeout", "TimeoutError", "RequestException"}
     return bool(names & wire) or "failed to reach the server" in text
-
-
-def _without_keys(text: str) -> str:
-    """Cut the values of secrets out of an error, should one hold any."""
-    for name, value in os.environ.items():
-        if len(value) >= _SECRET_LENGTH and re.search("KEY|TOKEN|SECRET|PASSWORD", name):
-            text = text.replace(value, "***")
-    return text
-
-
-_SECRET_LENGTH = 8

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from tuning.errors import ConfigError, NotFoundError, UserError, nearest
+from tuning.errors import ConfigError, NotFoundError, UserError, nearest, shown
 from tuning.files import sha256_of_json
 from tuning.points import Parameter, Point, Points, exists
 from tuning.search_space import (
@@ -81,7 +81,9 @@ def _own_class(name: str) -> Any:
         module, separator, attribute = name.partition(":")
         if not separator:
             known = nearest(name, [*SAMPLERS, *offered])
-            raise NotFoundError(f"sampler {name}: no such sampler; {known}, or module:name")
+            raise NotFoundError(
+                f"sampler {shown(name)[1:-1]}: no such sampler; {known}, or module:name"
+            )
         return getattr(importlib.import_module(module), attribute)
     except UserError:
         raise

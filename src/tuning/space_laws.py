@@ -353,7 +353,10 @@ def _broken_sampler(space: SearchSpace) -> Iterator[Broken]:
     if name not in SAMPLERS:
         known = [*ours, *(point.name for point in offered_samplers())]
         if ":" not in name and name not in known:
-            yield ("sampler",), f"no such sampler: {name}; {nearest(name, known)}, or module:name"
+            yield (
+                ("sampler",),
+                f"no such sampler: {shown(name)[1:-1]}; {nearest(name, known)}, or module:name",
+            )
         return
     if name not in ours:
         yield ("sampler",), f"{space.strategy} takes {' or '.join(ours)}, got {name}"
@@ -409,9 +412,15 @@ def _broken_points(
         own = {p.key: point[p.name] for p in involved if p.name in point}
         message = law.broken_by(*({**at_base, **own}[key] for key in law.keys))
         if message is not None:
-            named = ", ".join(f"{p.name}={point[p.name]}" for p in involved if p.name in point)
+            named = ", ".join(
+                f"{p.name}={str(point[p.name])[:MAX_SHOWN]}" for p in involved if p.name in point
+            )
             found[f"{named}: " if named else ""] = message
     return found
+
+
+MAX_SHOWN = 80
+"""Characters of a value that a message about several names."""
 
 
 def _combinations(

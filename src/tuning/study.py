@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from tuning import files
 from tuning.config import ExperimentConfig
+from tuning.documents import parse_own_yaml
 from tuning.errors import NotFoundError, ResultsError, UserError, nearest, shown
 from tuning.grid import Plan, configuration
 from tuning.measures import Accuracy, TaskResult
@@ -77,14 +77,15 @@ def read_spec(folder: StudyFolder) -> StudySpec:
         ResultsError: study.yaml is missing or damaged.
     """
     try:
-        return StudySpec.model_validate(yaml.safe_load(folder.spec.read_text("utf-8")))
-    except FileNotFoundError as error:
-        raise ResultsError(f"{folder.spec} is missing") from error
+        raw = parse_own_yaml(files.read_text(folder.spec), folder.spec.name)
+        return StudySpec.model_validate(raw)
+    except ResultsError:
+        raise
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "all of it"
         raise ResultsError(f"{folder.spec} is damaged: {place}: {first['msg']}") from error
-    except (yaml.YAMLError, OSError, ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise ResultsError(
             f"{folder.spec} is damaged: {' '.join(str(error).split())[:200]}"
         ) from error

@@ -17,7 +17,7 @@ from typing import Any
 
 from tuning import files, measures
 from tuning.config import ExperimentConfig, to_yaml
-from tuning.errors import LockedError, ResultsError
+from tuning.errors import LockedError, ResultsError, without_secrets
 from tuning.evaluation.bench import load_bench
 from tuning.evaluation.stored import evaluate_adapter, evaluate_base
 from tuning.evaluation.thinking import keep_answers_in_both_modes
@@ -247,7 +247,7 @@ def record_failure(request: TrialRequest, error: Exception, started: str) -> Tri
         ResultsError: The disk refuses.
     """
     config = request.config
-    tail = "".join(traceback.format_exception(error))[-4000:]
+    tail = without_secrets("".join(traceback.format_exception(error)))[-4000:]
     record = TrialRecord(
         trial_id=request.trial_id,
         parameters=dict(request.parameters),
@@ -259,7 +259,7 @@ def record_failure(request: TrialRequest, error: Exception, started: str) -> Tri
             step=0,
             model=config.tokenizer_config.model_name,
             error_type=type(error).__name__,
-            error=str(error) or type(error).__name__,
+            error=without_secrets(str(error)) or type(error).__name__,
         ),
         execution=Execution(
             started_at=started,

@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 
 from tuning import files
+from tuning.errors import without_secrets
 from tuning.jobs import TRIAL_RUNNER, Ended, How, Job
 
 
@@ -239,7 +240,8 @@ class WorkerProcess:
         tail: list[str] = []
         with contextlib.suppress(OSError):
             tail = self.log.read_text("utf-8", "replace").strip().splitlines()[-1:]
-        return f"its process ended with code {code}: {' '.join(tail)} (see {self.log})"
+        words = without_secrets(" ".join(tail))
+        return f"its process ended with code {code}: {words} (see {self.log})"
 
 
 _IDLE_SHARE = 0.02

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import errno
+import re
 import sys
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, NoReturn, cast
 
 import typer
 
@@ -32,7 +34,7 @@ from tuning.cli import (
 )
 from tuning.cli import space as space_commands
 from tuning.cli.study_request import StudyRequest
-from tuning.errors import UserError
+from tuning.errors import MAX_LISTED, UserError, shown, without_secrets
 
 app = typer.Typer(
     name="tuning",
@@ -228,11 +230,10 @@ _USAGE_ERROR = cast(type[Exception], typer.BadParameter.__mro__[2])
 def main() -> None:
     """Run the program; a user's mistake is one clear line a mistake, and exit code 2."""
     try:
+        _check_arguments(sys.argv[1:])
         sys.exit(_program()(standalone_mode=False) or 0)
     except UserError as error:
-        for line in str(error).splitlines():
-            print(f"tuning: {line}", file=sys.stderr)
-        sys.exit(2)
+        _refuse(str(error))
     except _USAGE_ERROR as error:
         text: str = error.format_message()  # type: ignore[attr-defined]
         # A group without a command has shown its help, and nothing is left to say.
@@ -249,11 +250,42 @@ def main() -> None:
         sys.stderr.close()
         sys.exit(0)
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            _refuse(f"no file can have so long a name: {shown(str(error.filename))}")
         # What names no file of ours is the output that this was printed to.
         if error.filename is not None:
             raise
         print(f"tuning: cannot write the output: {error.strerror}", file=sys.stderr)
         sys.exit(2)
+
+
+def _refuse(text: str) -> NoReturn:
+    """Say what is wrong, a line a mistake, and end."""
+    lines = text.split("\n")
+    if len(lines) > MAX_LISTED:
+        lines = [*lines[:MAX_LISTED], f"and {len(lines) - MAX_LISTED} more mistakes"]
+    for line in lines:
+        clean = _CONTROL.sub(lambda found: repr(found[0])[1:-1], without_secrets(line))
+        print(f"tuning: {clean}", file=sys.stderr)
+    sys.exit(2)
+
+
+_CONTROL = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+"""Characters that move the cursor, end a line, turn its direction, or are none."""
+
+
+def _check_arguments(arguments: Sequence[str]) -> None:
+    """Refuse what no name or value can hold: a message that repeats it would not be one line."""
+    if arguments[:1] == ["try"]:
+        # A question may have several lines.
+        return
+    for argument in arguments:
+        if _CONTROL.search(argument):
+            raise UserError(
+                f"an argument must be one line without control characters, got {shown(argument)}"
+            )
 
 
 def why_refused(arguments: Sequence[str]) -> str | None:

@@ -181,6 +181,8 @@ def read_base(name: str, precision: str, subset: SubsetRule | None = None) -> Ba
             attn_implementation="sdpa" if torch.cuda.is_available() else "eager",
             use_safetensors=True,
             local_files_only=True,
+            # Without an answer of ours the library asks on the terminal.
+            trust_remote_code=False,
         )
     except (OSError, ValueError, SafetensorError) as error:
         raise unavailable(name, str(error).strip().splitlines()[0]) from error
@@ -240,7 +242,9 @@ def _tokenizer(name: str, subset: SubsetRule | None) -> TextTokenizer:
     from transformers import AutoTokenizer
 
     try:
-        loaded = AutoTokenizer.from_pretrained(str(folder), use_fast=True, local_files_only=True)
+        loaded = AutoTokenizer.from_pretrained(
+            str(folder), use_fast=True, local_files_only=True, trust_remote_code=False
+        )
     except (OSError, ValueError) as error:
         raise unavailable(name, str(error).strip().splitlines()[0]) from error
     if loaded.eos_token_id is None:

@@ -113,7 +113,7 @@ def _is_whole(folder: Path) -> bool:
         return (folder / "model.safetensors").exists()
     try:
         shards = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return False
     return all((folder / shard).exists() for shard in shards)
 
