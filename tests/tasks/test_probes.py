@@ -13,7 +13,14 @@ from typing import Any
 
 import pytest
 
-from tuning.tasks.items import EVALUATED_TASKS, SCORED_TASKS, Task, tasks_in
+from tuning.tasks.items import (
+    EVALUATED_TASKS,
+    SCORED_TASKS,
+    AnswerKind,
+    Task,
+    answer_kind,
+    tasks_in,
+)
 from tuning.tasks.probes import PROBES
 
 ROOT = Path(__file__).parents[2]
@@ -115,3 +122,14 @@ def first_record(folder: Path, study: str) -> dict[str, Any]:
     trials = sorted((folder / "results/tuning/data" / study / "trials").glob("*/record.json"))
     result: dict[str, Any] = json.loads(trials[0].read_text("utf-8"))["result"]
     return result
+
+
+def test_what_answers_a_task_is_known_of_ours_and_any_text_else() -> None:
+    kinds = {task.value: answer_kind(task) for task in Task}
+    assert kinds == {
+        "spelling": AnswerKind.SPELLED,
+        "position": AnswerKind.LETTER,
+        "count": AnswerKind.NUMBER,
+        "replay": AnswerKind.TEXT,
+    }
+    assert answer_kind("orth") is AnswerKind.TEXT

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 import string
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -15,9 +16,9 @@ from tuning.errors import SuiteError
 from tuning.model.base import subject_words, tokenizer_of
 from tuning.tasks import count, position, spelling
 from tuning.tasks.difficulty import Band, band_of
-from tuning.tasks.items import Item, Task
+from tuning.tasks.items import Item, Probe, Task, Template
 from tuning.tasks.splits import Split, split_subjects
-from tuning.tasks.suite import Suite, build_suite, choices_of, facts_of
+from tuning.tasks.suite import Suite, build_suite, choices_of, facts_of, probe_items
 from tuning.tasks.words import SubjectWords
 
 NUM_WORDS = 300
@@ -342,3 +343,27 @@ def test_ten_words_are_enough_words_and_nine_are_not() -> None:
 def test_a_tokenizer_that_loses_a_word_is_found_out(asked: SubjectWords) -> None:
     with pytest.raises(ValueError, match="shorter"):
         build_suite(asked, 60, lambda words: cut(words)[:-1])
+
+
+def test_a_probe_asks_about_a_word_in_each_wording_with_the_same_draw() -> None:
+    wordings = (Template("a", "Letter of {word}?\n"), Template("b", "One of {word}:\n"))
+
+    def ask(word: str, template: Template, rng: random.Random) -> Item:
+        n = 1 + int(rng.random() * len(word))
+        question = template.fill(word=word)
+        return Item(
+            task=Task.POSITION,
+            word=word,
+            template=template.name,
+            question=question,
+            answer="a",
+            n=n,
+        )
+
+    probe = Probe(task=Task.POSITION, templates=wordings, ask=ask)
+    asked = {word: probe_items(probe, word) for word in ("planet", "moonlight", "strawberries")}
+    for word, items in asked.items():
+        assert [item.template for item in items] == ["a", "b"]
+        assert items == probe_items(probe, word)
+        assert len({item.n for item in items}) == 1
+    assert len({items[0].n for items in asked.values()}) > 1
