@@ -54,7 +54,7 @@ def test_a_loader_takes_a_file_or_refuses_it_in_short_lines(name: str, tmp_path:
     loader = target(name)
 
     @settings(
-        max_examples=60,
+        max_examples=50,
         deadline=None,
         database=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
@@ -211,7 +211,8 @@ def test_no_name_gets_out_of_its_folder_or_onto_the_terminal(
     inside = tmp_path / "a" / "b"
     inside.mkdir(parents=True)
     monkeypatch.chdir(inside)
-    for name in NAMES:
+    # An id of the Hub is a name that a model can have, and would be asked for there.
+    for name in (name for name in NAMES if (command, name) != ("model", "a/b")):
         arguments = [part.replace("NAME", name) for part in COMMANDS[command]]
         monkeypatch.setattr("sys.argv", ["tuning", *arguments])
         with pytest.raises(SystemExit) as stop:
@@ -326,9 +327,9 @@ def everywhere(value: Any, keep: frozenset[str], name: str = "") -> Any:
 CLOSED = frozenset(
     (
         "task",
+        "column",
         "status",
         "target",
-        "column",
         "stratum",
         "kind",
         "basis",
@@ -355,24 +356,25 @@ def test_no_text_of_an_analysis_becomes_an_element_of_the_page(planted: ResultsR
     for node in shown.root.iter():
         assert not [name for name in node.keys() if name.startswith("on")], node.tag
         assert "javascript:" not in "".join(node.get(n, "") for n in ("src", "href"))
-    assert "49" not in shown.by_id("data").text or "{{7*7}}" in page
+    assert shown.text.count("{{7*7}}") > 20, "what looks like a template is text"
     assert "<script>alert" not in page
     assert "<img src=x" not in report.markdown(hostile)
 
 
 # --- secrets and rights ---------------------------------------------------------------------------
 
+MARK = "xqz7mark"
 SECRETS = {
-    "WANDB_API_KEY": "wandbmarker" + "0" * 29,
-    "LIGHTNING_API_KEY": "lightningkeymarker",
-    "LIGHTNING_USER_ID": "lightningusermarker",
-    "HF_TOKEN": "hf_tokenmarker",
-    "HF_ENDPOINT": "http://endpointuser:endpointmarker@127.0.0.1:9",
-    "WANDB_BASE_URL": "http://wandbuser:baseurlmarker@127.0.0.1:9",
+    "WANDB_API_KEY": "wandbxqz7mark" + "0" * 29,
+    "LIGHTNING_API_KEY": "lightningkeyxqz7mark",
+    "LIGHTNING_USER_ID": "lightninguserxqz7mark",
+    "HF_TOKEN": "hf_tokenxqz7mark",
+    "HF_ENDPOINT": "http://endpointuser:endpointxqz7mark@127.0.0.1:9",
+    "WANDB_BASE_URL": "http://wandbuser:baseurlxqz7mark@127.0.0.1:9",
 }
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_no_secret_is_written_or_said_and_no_file_is_open_to_all(
     run_program: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -392,7 +394,7 @@ def test_no_secret_is_written_or_said_and_no_file_is_open_to_all(
     env = {**SECRETS, "WANDB_MODE": "offline"}
     study = ("study", "run", "--space", "space.yaml", "--name", "s")
     said = []
-    for arguments in (study, ("study", "status", "s", "--json")):
+    for arguments in (study, ("study", "status", "s", "--json"), ("report", "s", "--json")):
         done = run_program(*arguments, env=env)
         assert done.returncode == 0, done.stderr
         said.append(done.stdout + done.stderr)
@@ -404,8 +406,7 @@ def test_no_secret_is_written_or_said_and_no_file_is_open_to_all(
         "completed",
         "failed",
     }
-    parts = ("wandbmarker", "keymarker", "usermarker", "tokenmarker", "endpointmarker", "urlmarker")
-    for marker in (*parts, *SECRETS.values()):
+    for marker in (MARK, *SECRETS.values()):
         assert not any(marker in text for text in said), said
         for path in tmp_path.rglob("*"):
             assert not (path.is_file() and marker.encode() in path.read_bytes()), path
@@ -421,7 +422,7 @@ def test_keys_and_passwords_are_cut_out_of_what_is_kept(monkeypatch: pytest.Monk
         monkeypatch.setenv(name, value)
     text = " and ".join(SECRETS.values()) + " git+ssh://me:hunter2@host/x, http://host/a@b"
     cut = without_secrets(text)
-    assert "marker" not in cut
+    assert MARK not in cut
     assert "hunter2" not in cut
     assert "//***@host/x" in cut
     assert "http://host/a@b" in cut, "an @ behind the host is no password"
@@ -436,7 +437,7 @@ def test_a_failed_trial_keeps_no_secret(monkeypatch: pytest.MonkeyPatch, tmp_pat
     request = TrialRequest(config=build(SMALL, "test"), folder=folder, trial_id="t")
     error = RuntimeError(" ".join(SECRETS.values()))
     record_failure(request, error, "2026-01-01T00:00:00+00:00")
-    assert "marker" not in folder.record.read_text()
+    assert MARK not in folder.record.read_text()
     assert "RuntimeError" in folder.record.read_text()
 
 

@@ -85,7 +85,7 @@ class LeakError(DataError):
     """A training text teaches one of the tasks that transfer is measured by."""
 
 
-MAX_LISTED = 40
+MAX_LISTED = 30
 """Names that a message lists at most."""
 
 
