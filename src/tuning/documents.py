@@ -26,7 +26,7 @@ MISSING = "???"
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 32
 MAX_KEY = 128
-MAX_VALUES = 100_000
+MAX_VALUES = 30_000
 _TOO_DEEP = f"nested more than {MAX_DEPTH} levels deep"
 
 Key = tuple[str | int, ...]
