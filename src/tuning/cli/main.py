@@ -278,10 +278,11 @@ _CONTROL = re.compile(
 
 def _check_arguments(arguments: Sequence[str]) -> None:
     """Refuse what no name or value can hold: a message that repeats it would not be one line."""
-    if arguments[:1] == ["try"] or arguments[:2] == ["tokens", "show"]:
-        # A question may have several lines, and any text has tokens.
-        return
-    for argument in arguments:
+    # A question may have several lines, and any text has tokens.
+    is_free = arguments[:1] == ["try"] or arguments[:2] == ["tokens", "show"]
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        if is_free and not before.startswith("--"):
+            continue
         if _CONTROL.search(argument):
             raise UserError(
                 f"an argument must be one line without control characters, got {shown(argument)}"
