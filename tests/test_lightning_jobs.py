@@ -26,7 +26,8 @@ from tuning.paths import ResultsRoot
 
 HERE = Path(__file__).parent
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+# In every run: jobs in order, lost machines and budgets (tests/cli/test_lightning_submit.py).
+pytestmark = [pytest.mark.nightly, pytest.mark.timeout(600)]
 
 
 @pytest.fixture
@@ -102,7 +103,6 @@ SMALL = {
 }
 
 
-@pytest.mark.nightly
 @pytest.mark.parametrize(("num_trials", "silence"), [(13, 3.0), (31, 10.0)])
 def test_all_configurations_come_through_everything_that_goes_wrong(
     cloud: Cloud, driver: Driver, tmp_path: Path, num_trials: int, silence: float
