@@ -60,7 +60,7 @@ def test_status_shows_every_trial_with_both_families_of_metrics(
     wanted = ["state", "step", "loss", "spelling", "position", "count", "score", "steps/s", "cost"]
     assert [name for name in head if name in wanted] == wanted
     assert done.stdout.count("completed") == 5
-    assert "no driver runs; of 4: 4 completed" in done.stdout
+    assert "finished; of 4: 4 completed" in done.stdout
     answer = json.loads(
         program("study", "status", "first", "--json", "--results-dir", study).stdout
     )

@@ -128,9 +128,13 @@ _ONLY_WHERE_WIDE = (_LABEL, "steps/s", "score", "cost")
 
 def headline(status: StudyStatus, hourly_price: float = 0.0) -> str:
     """Return one line on a study."""
+    from tuning.records import TrialStatus
+
     counts = ", ".join(f"{n} {state}" for state, n in sorted(status.counts.items()))
     left = f", about {_duration(status.eta_seconds)} left" if status.eta_seconds else ""
-    running = "running" if status.is_running else "no driver runs"
+    num_ended = sum(status.counts.get(s.value, 0) for s in TrialStatus if s.is_finished)
+    how = "finished" if num_ended == status.num_planned else "no driver runs"
+    running = "running" if status.is_running else how
     spent = _cost(status.worker_seconds, hourly_price)
     return f"study {status.study}: {running}; of {status.num_planned}: {counts}; {spent}{left}"
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from tuning.tasks.items import AnswerKind, Item, answer_kind
+from tuning.tasks.items import AnswerKind, Item, Task, answer_kind
 
 
 class LetterGuesser(NamedTuple):
@@ -79,7 +79,7 @@ def word_blind_baselines(items: Sequence[Item], guesser: LetterGuesser) -> dict[
     kind = answer_kind(items[0].task) if items else AnswerKind.SPELLED
     if kind is AnswerKind.SPELLED:
         return {"none": 0.0}
-    if kind is AnswerKind.NUMBER:
+    if items[0].task == Task.COUNT:
         return _count_baselines(items)
     if kind is AnswerKind.LETTER:
         rates = [guesses(item, guesser) for item in items]
