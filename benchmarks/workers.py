@@ -16,10 +16,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tuning.backends.local import LocalBackend, usable_cores
+from tuning.backends.local import LocalBackend
 from tuning.executor import run_study
 from tuning.grid import Proposal, base_experiment
 from tuning.jobs import How, Job
+from tuning.memory import usable_cores
 from tuning.paths import ResultsRoot
 from tuning.records import TrialRecord
 from tuning.search_space import SearchSpace

@@ -265,8 +265,6 @@ def read_document(path: Path) -> Document:
         value, lines = _parse_json(text, name)
     else:
         value, lines = parse_yaml(text, name)
-    if _is_endless(value):
-        raise ConfigError(f"{name}: must hold at most {MAX_VALUES:,} values")
     if not isinstance(value, dict):
         found = "nothing" if value is None else type(value).__name__
         raise ConfigError(f"{name}: must hold a mapping of sections, got {found}")
@@ -322,6 +320,8 @@ def _parse_json(text: str, name: str) -> tuple[Any, dict[Key, int]]:
         raise ConfigError(f"{name}: {_TOO_DEEP}") from error
     except ValueError as error:
         raise ConfigError(f"{name}: cannot be read: {_first_line(error)}") from error
+    if _is_endless(value):
+        raise ConfigError(f"{name}: must hold at most {MAX_VALUES:,} values")
     try:
         # JSON is YAML but for tabs, which stand only between its values, and surrogate pairs. What
         # is no YAML all the same costs a message its line.

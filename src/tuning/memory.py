@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,6 +122,13 @@ _CONTAINER_LIMITS = tuple(
     Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory/memory.limit_in_bytes")
 )
 """Of the newer kind of control groups, and of the older."""
+
+
+def usable_cores() -> int:
+    """Return the processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 # --- activations --------------------------------------------------------------------------------

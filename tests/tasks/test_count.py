@@ -235,7 +235,7 @@ def test_no_words_make_no_pairs() -> None:
 
 def test_a_seed_has_the_same_pairs_in_every_version() -> None:
     # What was scored before stays comparable with what is scored now.
-    assert balanced_pairs(MANY, 8, seed=1).pairs == (
+    first = (
         ("senaesa", "t"),
         ("barorot", "t"),
         ("tinarot", "t"),
@@ -244,15 +244,8 @@ def test_a_seed_has_the_same_pairs_in_every_version() -> None:
         ("setina", "e"),
         ("selena", "e"),
     )
-    assert balanced_pairs(MANY, 8, seed=2).pairs != (
-        ("senaesa", "t"),
-        ("barorot", "t"),
-        ("tinarot", "t"),
-        ("titirot", "t"),
-        ("barona", "e"),
-        ("setina", "e"),
-        ("selena", "e"),
-    )
+    assert balanced_pairs(MANY, 8, seed=1).pairs == first
+    assert balanced_pairs(MANY, 8, seed=2).pairs != first
     assert {w for w, _ in balanced_pairs(MANY, 48, 1).pairs} != {
         w for w, _ in balanced_pairs(MANY, 48, 2).pairs
     }

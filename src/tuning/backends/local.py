@@ -12,7 +12,7 @@ from tuning.backends.process import Limits, WorkerProcess
 from tuning.config import ExperimentConfig
 from tuning.jobs import TRIAL_RUNNER, Ended, Job, write_wish
 from tuning.known_models import architecture_of
-from tuning.memory import total_memory
+from tuning.memory import total_memory, usable_cores
 from tuning.paths import ResultsRoot
 
 DEFAULT_LIMITS = Limits()
@@ -146,13 +146,6 @@ def _threads_of_the_environment() -> int | None:
 
 def _threads(count: int) -> dict[str, str]:
     return {"OMP_NUM_THREADS": str(count), "MKL_NUM_THREADS": str(count)}
-
-
-def usable_cores() -> int:
-    """Return the processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def visible_gpus() -> list[str]:

@@ -35,10 +35,9 @@ def look_at_memory() -> Check:
 
 def look_at_cores() -> Check:
     """Return how many cores trials may use, and whether OMP_NUM_THREADS leaves any idle."""
-    if hasattr(os, "sched_getaffinity"):
-        cores = len(os.sched_getaffinity(0))
-    else:
-        cores = os.cpu_count() or 1
+    from tuning.memory import usable_cores
+
+    cores = usable_cores()
     told = os.environ.get("OMP_NUM_THREADS", "")
     says = f"{cores} usable"
     if not told:

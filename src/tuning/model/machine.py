@@ -17,16 +17,14 @@ from pathlib import Path
 import torch
 
 from tuning.fingerprint import resolved_precision
-from tuning.memory import Machine, total_memory
+from tuning.memory import Machine, total_memory, usable_cores
 
 
 def default_threads() -> int:
     """Return the threads of a trial unless told: OMP_NUM_THREADS, or the cores it may use."""
     if os.environ.get("OMP_NUM_THREADS", "").isdigit():
         return max(1, int(os.environ["OMP_NUM_THREADS"]))
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return usable_cores()
 
 
 @contextlib.contextmanager
