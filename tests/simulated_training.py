@@ -297,8 +297,9 @@ def run(job: Job, results: Path, tell: Tell) -> tuple[How, str]:
             tell(step, {"loss": 1.0})
             _misbehave(does, step)
         training.finish(wish)
-    except SupersededError:
+    except SupersededError as error:
         training.let_go()
+        return How.BUSY, str(error)
     return How.RETURNED, ""
 
 

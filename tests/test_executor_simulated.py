@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import random
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,8 @@ from tuning import files
 from tuning.composition import load
 from tuning.errors import LockedError, ResultsError, UserError
 from tuning.executor import End, Limits, Outcome, run_study
-from tuning.jobs import Job
+from tuning.fingerprint import training_key
+from tuning.jobs import Job, Wish, claim
 from tuning.paths import ResultsRoot
 from tuning.records import TrialRecord, TrialStatus
 from tuning.search_space import SearchSpace
@@ -139,7 +142,7 @@ def make(small_config: Callable[..., Any], fast_path: Path) -> Make:
             {"pruning": "none", "replicates_of_default": 2, **changes}
         )
         config = small_config("max_steps=12", "warmup_steps=0", *overrides)
-        spec = StudySpec(name="study", space=space, base=config, **of_spec)
+        spec = StudySpec(**{"name": "study", "space": space, "base": config, **of_spec})
         return Study(spec, ResultsRoot(fast_path / place))
 
     return study
@@ -289,8 +292,6 @@ def test_a_second_driver_on_the_same_study_is_refused(make: Make) -> None:
 def test_a_training_that_another_process_works_on_is_waited_for(make: Make) -> None:
     study = make(HPARAM_CANDIDATES={"lora_r": [4]})
     key = next(iter(study.spec.plan())).config
-    from tuning.fingerprint import training_key
-
     lock = files.exclusive_lock(study.root.training(training_key(key)).lock, "it")
     lock.__enter__()
 
@@ -305,6 +306,52 @@ def test_a_training_that_another_process_works_on_is_waited_for(make: Make) -> N
     hows = [e["how"] for e in study.events_of("ended") if e["trial_id"].startswith("0000")]
     assert hows.count("busy") in (4, 5, 6)
     assert hows[-1] == "returned"
+    assert len(study.watcher.messages) == 1
+    assert study.watcher.messages[0].startswith("0000-")
+    assert "waits: another process is working on training" in study.watcher.messages[0]
+
+
+def test_what_another_driver_has_made_is_not_taken_from_it(make: Make) -> None:
+    study = make(HPARAM_CANDIDATES={"lora_r": [4]})
+    first = next(iter(study.spec.plan()))
+    folder = study.root.training(training_key(first.config))
+    number = claim(folder)
+
+    class LetsGo(Remembers):
+        def study_moved(self) -> None:
+            super().study_moved()
+            if self.num_moves == 30:
+                assert Wish(folder, number).is_to_stop() is False
+                assert study.ledger.attempts[first.trial_id] == 0
+                # Whatever else there is to do was done meanwhile.
+                assert len(self.finished) == 2
+                lock.close()
+
+    with contextlib.ExitStack() as lock:
+        lock.enter_context(files.exclusive_lock(folder.driver_lock, "it"))
+        outcome = study.run(watcher=LetsGo())
+    assert statuses_of(outcome.records) == ["completed"] * 3
+    assert study.ledger.attempts[first.trial_id] == 1
+    assert len(study.watcher.messages) == 1
+    assert f"{first.trial_id} waits: another process is working on" in study.watcher.messages[0]
+
+
+@pytest.mark.parametrize("pruning", ["none", "successive_halving"])
+def test_drivers_at_once_share_trainings_and_train_no_step_twice(make: Make, pruning: str) -> None:
+    spec = {"HPARAM_CANDIDATES": {"lora_r": [4, 8, 32], "max_steps": [6, 20]}, "pruning": pruning}
+    # Without generations, who is stopped early depends on who ends first.
+    spec["deterministic"] = True
+    alone = make("alone", **spec).run(1)
+    studies = [make("both", name=name, **spec) for name in ("one", "other", "third")]
+    for study in studies:
+        study.ledger = studies[0].ledger
+    with ThreadPoolExecutor(len(studies)) as pool:
+        ran = [pool.submit(study.run, 2, rng=random.Random(study.spec.name)) for study in studies]
+        outcomes = [future.result(timeout=60) for future in ran]
+    for outcome in outcomes:
+        assert outcome.end is End.FINISHED
+        assert results_of(outcome.records) == results_of(alone.records)
+    assert studies[0].steps_trained_twice() == {}
 
 
 # --- failures -----------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from kills import SPACE, STUDY, count_twice, measure, outcome, start, workers_of
 from tuning import files
 from tuning.cli.main import app
 from tuning.paths import ResultsRoot
+from tuning.study import load_study
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -60,15 +61,15 @@ def space(tmp_path: Path) -> Path:
     return path
 
 
-GoesOn = Callable[[ResultsRoot], None]
+GoesOn = Callable[..., None]
 
 
 @pytest.fixture
 def go_on(space: Path, warm_studies: None) -> GoesOn:
     """Return a function that runs the study to its end, in this process and a warm worker."""
 
-    def run(root: ResultsRoot) -> None:
-        arguments = ["study", "run", "--space", str(space), "--name", STUDY, "--quiet"]
+    def run(root: ResultsRoot, name: str = STUDY) -> None:
+        arguments = ["study", "run", "--space", str(space), "--name", name, "--quiet"]
         arguments += ["--workers", "1", "--threads", "1", "--results-dir", str(root.root)]
         done = CliRunner().invoke(app, arguments, catch_exceptions=False)
         assert done.exit_code == 0, done.output
@@ -116,6 +117,23 @@ def test_a_second_driver_is_refused_and_takes_over_from_a_killed_one(
     undisturbed = ResultsRoot(tmp_path / "undisturbed")
     go_on(undisturbed)
     assert outcome(root) == outcome(undisturbed)
+
+
+def test_two_studies_at_once_make_what_they_share_once(
+    tmp_path: Path, space: Path, go_on: GoesOn
+) -> None:
+    root = ResultsRoot(tmp_path / "results")
+    first = start(space, root.root, workers=1)
+    wait_for(root.study(STUDY).events, first)
+    go_on(root, "second")
+    assert first.wait(timeout=120) == 0
+    assert count_twice(root) == 0
+    for training in root.trainings.glob("*/attempts.jsonl"):
+        events = [line["event"] for line in files.read_json_lines(training)]
+        assert events in ([], ["start", "end"]), training
+    results = [[record.result for record in load_study(root, s)[1]] for s in (STUDY, "second")]
+    assert results[0] == results[1]
+    assert [result.status.value for result in results[0]] == ["completed"] * 2
 
 
 @pytest.mark.usefixtures("warm_studies")

@@ -103,7 +103,7 @@ def _trainings(folder: StudyFolder) -> dict[str, bool]:
 
 def _half_written(folder: Path) -> list[Path]:
     """Return what a kill has left of files that were being written."""
-    return [path for path in folder.rglob(".*") if path.name != ".lock"]
+    return [path for path in folder.rglob(".*") if not path.name.endswith(".lock")]
 
 
 def _is_ours(root: ResultsRoot, path: Path) -> bool:

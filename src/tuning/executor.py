@@ -7,6 +7,7 @@ backend's business, and who proposes them the plan's.
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 
 from tuning import files
 from tuning.config import to_yaml
-from tuning.errors import ResultsError, UserError
+from tuning.errors import LockedError, ResultsError, UserError
 from tuning.fingerprint import training_key
 from tuning.grid import Proposal, Result, check_size
 from tuning.jobs import Backend, Ended, How, Job, Tail, check_progress, claim
@@ -142,7 +143,10 @@ class _Trial:
     first_step: int = 0
     """Checkpoint from which its attempt under way began."""
     submitted: float = 0.0
+    owned: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    """Its training, which no other driver may have made meanwhile."""
     not_before: float = 0.0
+    is_known_to_wait: bool = False
     seconds: float = 0.0
     """That its attempts in this run took."""
 
@@ -201,6 +205,8 @@ class _Driver:
                 pass
         finally:
             self._abandon()
+            for trial in self.open.values():
+                trial.owned.close()
         self._check_failures()
         records = [self.records[index] for index in sorted(self.records)]
         end = self.ending or End.FINISHED
@@ -277,7 +283,8 @@ class _Driver:
             trial = self._promoted() or self._waiting() or self._new()
             if trial is None:
                 return
-            self._submit(trial)
+            if self._owns(trial):
+                self._submit(trial)
 
     def _waiting(self) -> _Trial | None:
         now = self.backend.now()
@@ -401,6 +408,24 @@ class _Driver:
 
     # --- one trial ------------------------------------------------------------------------------
 
+    def _owns(self, trial: _Trial) -> bool:
+        """Have this driver alone make the trial's training, or have the trial wait."""
+        folder = self.root.training(trial.training_key)
+        lock = files.exclusive_lock(folder.driver_lock, f"training {trial.training_key}", tries=1)
+        try:
+            trial.owned.enter_context(lock)
+        except LockedError as error:
+            self._wait_for_others(trial, str(error))
+            return False
+        return True
+
+    def _wait_for_others(self, trial: _Trial, why: str) -> None:
+        """Ask again in a while; a person is told once."""
+        trial.not_before = self.backend.now() + _BUSY_SECONDS
+        if not trial.is_known_to_wait:
+            trial.is_known_to_wait = True
+            self.watcher.said(f"{trial.proposal.trial_id} waits: {why}")
+
     def _submit(self, trial: _Trial) -> None:
         trial.rung = self._next_rung(trial)
         job = self._job(trial, claim(self.root.training(trial.training_key)))
@@ -439,6 +464,7 @@ class _Driver:
         self.backend.pull(ended.job)
         self._observe(trial)
         self.busy_trainings.discard(trial.training_key)
+        trial.owned.close()
         self.has_news = True
         trial.job, trial.status = None, TrialStatus.WAITING
         trial.seconds += ended.seconds
@@ -453,8 +479,7 @@ class _Driver:
         if ended.how is How.DISK:
             raise ResultsError(ended.message)
         if ended.how is How.BUSY:
-            trial.not_before = self.backend.now() + _BUSY_SECONDS
-            self.watcher.said(f"{ended.job.trial_id} waits: {ended.message}")
+            self._wait_for_others(trial, ended.message)
             return
         record = intact_record(self.folder.trial(ended.job.trial_id).record)
         if record is not None:

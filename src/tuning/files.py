@@ -443,9 +443,16 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> WrittenLines:
     return WrittenLines(num_lines, digest.hexdigest())
 
 
+_LOCK_SECONDS = 0.1
+_LOCK_TRIES = 3
+
+
 @contextlib.contextmanager
 def exclusive_lock(
-    path: Path, holder: str, while_waiting: Callable[[], None] | None = None
+    path: Path,
+    holder: str,
+    while_waiting: Callable[[], None] | None = None,
+    tries: int = _LOCK_TRIES,
 ) -> Iterator[None]:
     """Hold `path` by flock until the block ends or the process dies.
 
@@ -453,6 +460,8 @@ def exclusive_lock(
         path: The lock file; it stays behind, empty, and means nothing by existing.
         holder: What holds it, for the message.
         while_waiting: Called again and again until the lock is free; without it, no waiting.
+        tries: Without waiting, how often it is tried: who only looks whether a lock is held has
+            it for a moment.
 
     Raises:
         LockedError: Another process holds it.
@@ -461,20 +470,14 @@ def exclusive_lock(
     with readable_os_errors(path):
         file = path.open("a")
     with file:
-        # Who only looks whether a lock is held has it for a moment.
-        patience = _LOCK_TRIES
         while not _locks(file):
-            patience -= 1
+            tries -= 1
             if while_waiting is not None:
                 while_waiting()
-            elif patience == 0:
+            elif tries <= 0:
                 raise LockedError(f"another process is working on {holder} (lock {path})")
             time.sleep(_LOCK_SECONDS)
         yield
-
-
-_LOCK_SECONDS = 0.1
-_LOCK_TRIES = 3
 
 
 def _locks(file: IO[str]) -> bool:

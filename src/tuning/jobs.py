@@ -54,7 +54,7 @@ class How(StrEnum):
     RETURNED = "returned"
     """The folders say what came of it."""
     BUSY = "busy"
-    """Another process works on the training; try again later."""
+    """Another process works on the training, or has taken it over; try again later."""
     KILLED = "killed"
     """Its process, or its machine, is gone."""
     HUNG = "hung"
@@ -119,6 +119,8 @@ class SupersededError(RuntimeError):
 
 def claim(folder: TrainingFolder) -> int:
     """Make a new attempt the owner of a training, and return its fencing number.
+
+    Only for who holds the training's `driver_lock`: whoever else has an attempt under way loses it.
 
     Raises:
         ResultsError: The disk refuses.

@@ -103,6 +103,11 @@ class TrainingFolder:
         return self.root / ".lock"
 
     @property
+    def driver_lock(self) -> Path:
+        """Held by the driver whose study has the training made: others wait, and take nothing."""
+        return self.root / ".driver.lock"
+
+    @property
     def checkpoints(self) -> Path:
         """Folders `step_<n>` with adapter, optimiser state and counters."""
         return self.root / "checkpoints"
