@@ -112,8 +112,13 @@ def existing_folder(root: ResultsRoot, name: str) -> StudyFolder:
 
     Raises:
         NotFoundError: There is no such study.
+        ResultsError: It has trials, and what it was asked is gone.
     """
     folder = root.study(name)
+    if not folder.spec.exists() and folder.trials.is_dir():
+        raise ResultsError(
+            f"study {name}: {folder.spec} is gone; the command that began the study writes it again"
+        )
     if not folder.spec.exists():
         known = study_names(root)
         hint = nearest(name, known) if known else "there is none"

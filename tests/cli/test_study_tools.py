@@ -327,10 +327,67 @@ def test_a_damaged_study_can_be_removed(copied: Path, program: Program, content:
 
 def test_a_folder_without_studies_says_so(tmp_path: Path, program: Program) -> None:
     done = program("study", "list", "--results-dir", tmp_path / "none")
-    assert "no studies in" in done.stdout
+    assert f"no studies in {tmp_path / 'none'}" in done.stdout
     program("study", "status", "x", "--results-dir", tmp_path / "none").assert_one_clear_line(
         "there is none"
     )
+
+
+def test_a_study_whose_settings_are_gone_is_not_called_unknown(
+    copied: Path, program: Program
+) -> None:
+    (copied / "data" / "first" / "study.yaml").unlink()
+    for command in ("status", "resume", "stop"):
+        done = program("study", command, "first", "--results-dir", copied)
+        done.assert_one_clear_line("study.yaml is gone", "the command that began the study")
+
+
+@pytest.fixture
+def failing(tmp_path: Path) -> tuple[Path, Path]:
+    """Return a space of two trials, and words that are refused once a trial has begun."""
+    words = tmp_path / "words.txt"
+    words.write_text("lantern\nstrawberry\n")
+    experiment = small_mapping()
+    for key in ("experiment_name", "timestamp"):
+        del experiment[key]
+    space = tmp_path / "space.yaml"
+    described = {"strategy": "listed", "replicates_of_default": 2, "experiment": experiment}
+    space.write_text(yaml.safe_dump(described))
+    return space, words
+
+
+def test_a_study_in_which_all_trials_fail_says_so_and_fails(
+    failing: tuple[Path, Path], tmp_path: Path, program: Program, warm_studies: None
+) -> None:
+    space, words = failing
+    given = f"spelling_config.word_list={words}"
+    run = ("study", "run", "--space", space, "--name", "f", "--quiet", given)
+    for _ in range(2):
+        done = program(*run, "--results-dir", tmp_path / "r")
+        done.assert_one_clear_line(
+            "2 of 2 trials failed, the last one with DataError", str(words), "--retry-failed"
+        )
+    listed = program("study", "list", "--results-dir", tmp_path / "r").stdout
+    assert listed == "f: 2 of 2 trials finished: 2 failed\n"
+    (row,) = json.loads(program("study", "list", "--json", "--results-dir", tmp_path / "r").stdout)
+    assert row == dict(study="f", finished=2, planned=2, completed=0, pruned=0, failed=2)
+
+
+def test_some_failures_are_said_beside_the_ranking(
+    failing: tuple[Path, Path], tmp_path: Path, program: Program, warm_studies: None
+) -> None:
+    space, words = failing
+    also = {**yaml.safe_load(space.read_text()), "replicates_of_default": 1}
+    also["strategy"] = "one_at_a_time"
+    also["HPARAM_CANDIDATES"] = {"spelling_config.word_list": [str(words)]}
+    space.write_text(yaml.safe_dump(also))
+    run = ("study", "run", "--space", space, "--name", "f", "--quiet")
+    done = program(*run, "--results-dir", tmp_path / "r")
+    assert done.returncode == 0
+    assert "best configuration" in done.stdout
+    assert done.stderr.startswith("tuning: 1 of 2 trials failed, the last one with DataError")
+    listed = program("study", "list", "--results-dir", tmp_path / "r").stdout
+    assert listed == "f: 2 of 2 trials finished: 1 completed, 1 failed\n"
 
 
 # --- going on -------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shlex
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -301,13 +302,18 @@ def list_studies(
         except UserError as error:
             mistakes.append(str(error))
             continue
-        rows.append({"study": name, "finished": len(records), "planned": planned})
+        statuses = Counter(record.result.status.value for record in records)
+        counts = {status: statuses[status] for status in ("completed", "pruned", "failed")}
+        rows.append({"study": name, "finished": len(records), "planned": planned, **counts})
     if as_json:
         typer.echo(json.dumps(rows))
     elif not rows and not mistakes:
-        typer.echo(f"no studies in {root.data}")
+        typer.echo(f"no studies in {root.data.absolute()}")
     for row in rows if not as_json else []:
-        typer.echo(f"{row['study']}: {row['finished']} of {row['planned']} trials finished")
+        counts = {name: row[name] for name in ("completed", "pruned", "failed") if row[name]}
+        how = "" if list(counts) in ([], ["completed"]) else ": "
+        how += ", ".join(f"{count} {name}" for name, count in counts.items()) if how else ""
+        typer.echo(f"{row['study']}: {row['finished']} of {row['planned']} trials finished{how}")
     if mistakes:
         raise UserError("\n".join(mistakes))
 
@@ -440,6 +446,7 @@ def print_outcome(
 
     Raises:
         typer.Exit: It was stopped.
+        UserError: Every trial has ended, and none was completed.
     """
     from tuning.executor import End
 
@@ -452,8 +459,14 @@ def print_outcome(
         )
     if outcome.end is End.STOPPED:
         raise typer.Exit(130)
+    retry = f"{go_on} --retry-failed"
+    failed = _failures(outcome, retry)
     if not any(record.result.metrics for record in outcome.records):
+        if outcome.end is End.FINISHED:
+            raise UserError(failed or "no trial was completed, so there is nothing to compare")
         return
+    if failed:
+        ERRORS.print(f"tuning: {failed}", highlight=False, soft_wrap=True)
     from tuning.cli.report import analyze_and_report
 
     analysis, path = analyze_and_report(root, spec.name)
@@ -471,6 +484,20 @@ def print_outcome(
         tables.CONSOLE.print(f"- {sentence}")
     tables.CONSOLE.print(f"best configuration: {root.best_config(spec.name)}")
     tables.CONSOLE.print(f"report: {path}")
+
+
+def _failures(outcome: Outcome, retry: str) -> str:
+    """Return how many trials failed, why the last one did, and what to do; empty if none did."""
+    from tuning.executor import is_failed
+
+    failed = [record for record in outcome.records if is_failed(record)]
+    if not failed:
+        return ""
+    last = failed[-1].result
+    return (
+        f"{len(failed)} of {len(outcome.records)} trials failed, the last one with "
+        f"{last.error_type}: {last.error}; run them again with: {retry}"
+    )
 
 
 def _run(
