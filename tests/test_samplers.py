@@ -281,7 +281,7 @@ def test_a_proposal_hangs_on_the_results(sampler: str) -> None:
 def test_every_proposal_has_values_of_its_parameters_and_none_comes_twice(sampler: str) -> None:
     chosen, seen = history(sampler)
     assert len({written(s.point) for s in seen}) == len(seen)
-    for point, _, _ in seen:
+    for point in (one.point for one in seen):
         assert list(point) == [p.name for p in chosen.points().parameters]
         assert point["target_modules"] in MIXED["HPARAM_CANDIDATES"]["target_modules"]
         assert point["batch_size"] in (32, 4, 16)
@@ -367,6 +367,27 @@ def test_after_25_results_proposals_are_nearer_to_the_optimum_than_independent_d
     chosen = space("bayesian", sampler, **parts)
     found = [distance(asked(chosen, seen, seed)) for seed in range(num_asked)]
     assert sum(found) / num_asked < 0.5 * sum(map(distance, chance)) / len(chance)
+
+
+@pytest.mark.parametrize(("sampler", "num_asked"), [("tpe", 20), ("gp", 3)])
+def test_where_trials_were_stopped_early_is_no_unknown_land(sampler: str, num_asked: int) -> None:
+    parts: dict[str, Any] = {
+        "HPARAM_RANGE": {"learning_rate": {"low": 1e-6, "high": 1e-1, "scale": "log"}}
+    }
+    chosen = space("bayesian", sampler, **parts)
+
+    def share_of_high(is_pruned: bool) -> float:
+        seen = [
+            # The higher, the better, until all of them are stopped.
+            Seen(point, (math.log10(point["learning_rate"]),))
+            if point["learning_rate"] < 1e-4
+            else Seen(point, None, is_pruned=is_pruned)
+            for point in drawn(space("random", **parts), 25)
+        ]
+        found = [asked(chosen, seen, seed)["learning_rate"] for seed in range(num_asked)]
+        return sum(rate > 1e-3 for rate in found) / num_asked
+
+    assert share_of_high(is_pruned=True) < 0.2 < share_of_high(is_pruned=False)
 
 
 # --- samplers of the user's own -------------------------------------------------------------------

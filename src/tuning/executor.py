@@ -528,7 +528,9 @@ class _Driver:
         """Take in a finished trial."""
         self.open.pop(record.trial_id, None)
         self.records[trial.index] = record
-        self.results[trial.index] = Result(trial.proposal, _objectives(self.spec, record))
+        is_pruned = record.result.status is TrialStatus.PRUNED
+        objectives = _objectives(self.spec, record)
+        self.results[trial.index] = Result(trial.proposal, objectives, is_pruned=is_pruned)
         if is_failed(record):
             self.num_failed += 1
             self.last_failure = record

@@ -206,6 +206,7 @@ class Result(NamedTuple):
     proposal: Proposal
     objectives: tuple[float, ...] | None
     is_running: bool = False
+    is_pruned: bool = False
 
 
 class Plan(Sequence[Proposal]):
@@ -326,7 +327,7 @@ class Plan(Sequence[Proposal]):
         if replicate:
             return self._proposal(index, results[-1].proposal.parameters, seed)
         seen = [
-            Seen(self.point_of(r.proposal.parameters), r.objectives, r.is_running)
+            Seen(self.point_of(r.proposal.parameters), r.objectives, r.is_running, r.is_pruned)
             for r in results
             if r.proposal.parameters not in self._controls
         ]

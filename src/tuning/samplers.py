@@ -31,8 +31,10 @@ class Seen(NamedTuple):
 
     point: Mapping[str, Any]
     objectives: tuple[float, ...] | None
-    """One for each objective, higher is better; None if it failed or is still running."""
+    """One for each objective, higher is better; None if it was stopped, failed or still runs."""
     is_running: bool = False
+    is_pruned: bool = False
+    """Stopped early for being poor, so without objectives and yet no place to go back to."""
 
 
 class Sampler(Protocol):
@@ -234,7 +236,8 @@ class _Optuna:
                 sampler=self._sampler(seed),
                 pruner=optuna.pruners.NopPruner(),
             )
-            study.add_trials([t for s in seen if (t := self._trial(points, s)) is not None])
+            known = [s._replace(objectives=_worst(seen)) if s.is_pruned else s for s in seen]
+            study.add_trials([t for s in known if (t := self._trial(points, s)) is not None])
             trial = study.ask()
             found: Point = {}
             for parameter in points.parents_first:
@@ -275,6 +278,15 @@ class _Optuna:
             params={n: _inner(points.by_name[n], v) for n, v in known.items()},
             distributions={n: _distribution(points.by_name[n]) for n in known},
         )
+
+
+def _worst(seen: Sequence[Seen]) -> tuple[float, ...] | None:
+    """Return the lowest value of each objective: what a trial that was stopped early stands at.
+
+    What it would have come to is not known; that it was behind the others is.
+    """
+    found = [s.objectives for s in seen if s.objectives]
+    return tuple(map(min, zip(*found, strict=True))) if found else None
 
 
 def _is_ordered(parameter: Parameter) -> bool:

@@ -29,7 +29,7 @@ from tuning.errors import NotFoundError, ResultsError
 from tuning.fingerprint import weights_key
 from tuning.grid import Proposal
 from tuning.paths import ResultsRoot
-from tuning.records import TrialRecord, write_record
+from tuning.records import TrialRecord, TrialStatus, read_record, write_record
 from tuning.samplers import random_points
 from tuning.scoring import Focus
 from tuning.study import StudySpec, load_study
@@ -255,6 +255,35 @@ def test_what_failed_or_is_still_to_run_is_not_recommended(tmp_path: Path) -> No
     waiting = [p.parameters for p in spec.plan()][9:]
     assert all(run.parameters not in waiting for run in found.recommendations)
     assert any("Without a result yet: 4 planned trials" in note for note in found.notes)
+
+
+def test_where_trials_were_stopped_early_is_no_unknown_land(tmp_path: Path) -> None:
+    def rates_of(place: str, status: TrialStatus) -> tuple[list[float], list[str]]:
+        root, spec = ResultsRoot(tmp_path / place), spec_of(RANDOM)
+        write_study(root, spec, lambda p: truth(p.config) if rate_of(p) < 1e-3 else None)
+        for path in root.data.glob("planted/trials/*/record.json"):
+            record = read_record(path)
+            if record.result.status is TrialStatus.FAILED:
+                reason = "poor" if status is TrialStatus.PRUNED else None
+                result = dataclasses.replace(record.result, status=status, reason=reason)
+                write_record(
+                    root.study("planted").trial(record.trial_id),
+                    dataclasses.replace(record, result=result),
+                )
+        found = recommend(root, "planted", num=8)
+        new = [r for r in found.recommendations if r.kind is Kind.NEW]
+        configs = [config_at(spec, run) for run in new]
+        return [c.training_config.learning_rate for c in configs], found.notes
+
+    # By what was completed, the higher the better; what is higher still was stopped early.
+    failed, _ = rates_of("failed", TrialStatus.FAILED)
+    pruned, notes = rates_of("pruned", TrialStatus.PRUNED)
+    assert sum(rate > 3e-3 for rate in failed) > sum(rate > 3e-3 for rate in pruned)
+    assert any("stopped early for being poor count as no better than the worst" in n for n in notes)
+
+
+def rate_of(proposal: Proposal) -> float:
+    return proposal.config.training_config.learning_rate
 
 
 def test_control_arms_say_nothing_of_the_study(tmp_path: Path) -> None:

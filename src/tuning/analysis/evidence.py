@@ -117,6 +117,8 @@ class Tried:
     """Of each seed that completed."""
     seeds: Sequence[int]
     """All seeds that ended or are planned."""
+    is_pruned: bool = False
+    """Whether a seed was stopped early for being poor."""
 
     @property
     def mean(self) -> float:
@@ -147,6 +149,16 @@ class Evidence(NamedTuple):
         return max(self.completed, key=lambda tried: tried.mean)
 
     @property
+    def pruned(self) -> list[Tried]:
+        """Settings that were only ever stopped early, each at the lowest mean that is known.
+
+        What they would have come to is not known, but without them a model takes their
+        neighbourhood for unexplored, and proposes it again.
+        """
+        lowest = min((tried.mean for tried in self.completed), default=0.0)
+        return [replace(t, objectives=[lowest]) for t in self.open if t.is_pruned]
+
+    @property
     def is_too_little(self) -> bool:
         """Whether there are too few settings for a model."""
         return len(self.completed) < MIN_CONFIGURATIONS
@@ -167,6 +179,7 @@ class _Run(NamedTuple):
     setting: Setting
     seed: int
     objective: float | None
+    is_pruned: bool = False
 
 
 def read_evidence(
@@ -195,6 +208,7 @@ def read_evidence(
             setting=next(iter(group.values())).setting,
             objectives=[r.objective for r in group.values() if r.objective is not None],
             seeds=sorted(group),
+            is_pruned=any(r.is_pruned for r in group.values()),
         )
         for group in groups.values()
     ]
@@ -229,7 +243,8 @@ def _own_runs(learned: Learned, records: Sequence[TrialRecord], focus: Focus) ->
         if record.parameters.get("arm", arm) == arm:
             is_complete = record.result.status is TrialStatus.COMPLETED
             objective = focus.objective(record.result.metrics) if is_complete else None
-            yield _Run(learned.setting(record.parameters), record.seed, objective)
+            is_pruned = record.result.status is TrialStatus.PRUNED
+            yield _Run(learned.setting(record.parameters), record.seed, objective, is_pruned)
 
 
 def _planned(learned: Learned, records: Sequence[TrialRecord]) -> Iterator[_Run]:

@@ -49,7 +49,9 @@ def expected_impacts(
     for setting in asked_for:
         settings.setdefault(key_of(setting), setting)
     keys = list(settings)
-    surrogate = Surrogate(Encoding(learned.parameters, list(settings.values())), tried)
+    seen = [*tried, *evidence.pruned]
+    encoding = Encoding(learned.parameters, [*settings.values(), *(t.setting for t in seen)])
+    surrogate = Surrogate(encoding, seen)
     posterior = surrogate.posterior(list(settings.values()))
     values_C = knowledge_gradients(posterior, surrogate.noise)
     basis = f"{len(tried)} configurations of study {study}"

@@ -23,7 +23,7 @@ def reason_of(
 
     Args:
         learned: The hyperparameters of the study.
-        tried: Everything with a result.
+        tried: Everything with a result, and what was stopped early.
         best: The best of it, by the model.
         surrogate: The model.
         setting: What is recommended.
@@ -49,7 +49,7 @@ def points(difference: float, digits: int = 1) -> str:
 
 
 def _more_seeds(own: Tried, is_best: bool, surrogate: Surrogate, num_seeds: int) -> str:
-    who = "the best so far" if is_best else "perhaps the best"
+    who = "expected to be the best so far" if is_best else "perhaps the best"
     spread = f"{100 * math.sqrt(surrogate.noise):.1f} points"
     if len(own.objectives) == 1 and num_seeds == 1:
         return f"{who}, but its single run may be luck: the spread over seeds is {spread}"
@@ -131,6 +131,12 @@ def notes(
         yield (
             f"Without a result yet: {counted(open_trials, 'planned trial')}, none of which is "
             f"recommended: tuning study resume {spec.name}"
+        )
+    if evidence.pruned:
+        yield (
+            f"{counted(len(evidence.pruned), 'configuration')} stopped early for being poor "
+            f"{'counts' if len(evidence.pruned) == 1 else 'count'} as no better than the worst that "
+            f"was completed."
         )
     if evidence.num_followups:
         yield f"{counted(evidence.num_followups, 'trial')} of recommended files counted too."

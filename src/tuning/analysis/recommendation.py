@@ -202,7 +202,9 @@ class _Modelled(NamedTuple):
 def _with_model(learned: Learned, evidence: Evidence, noise: float | None, num: int) -> _Modelled:
     tried = evidence.completed
     settings = [*(t.setting for t in tried), *candidates(learned, evidence)]
-    surrogate = Surrogate(Encoding(learned.parameters, settings), tried)
+    seen = [*tried, *evidence.pruned]
+    encoding = Encoding(learned.parameters, [*settings, *(t.setting for t in evidence.pruned)])
+    surrogate = Surrogate(encoding, seen)
     before = surrogate.posterior(settings)
     best = int(before.mean_C[: len(tried)].argmax())
     seeds = {index: list(t.seeds) for index, t in enumerate(tried)}
@@ -226,7 +228,7 @@ def _with_model(learned: Learned, evidence: Evidence, noise: float | None, num: 
                 kind,
                 seed,
                 _Expected.of(before, chosen, best, float(values_C[chosen])),
-                reason_of(learned, tried, tried[best], surrogate, settings[chosen], len(own)),
+                reason_of(learned, seen, tried[best], surrogate, settings[chosen], len(own)),
             )
         )
         own.append(seed)
