@@ -302,6 +302,31 @@ def test_a_bayesian_search_hangs_on_its_results() -> None:
     assert planned(chosen).propose(9, other) != planned(chosen).propose(9, results)
 
 
+@pytest.mark.parametrize(
+    ("strategy", "given", "says"),
+    [
+        ("listed", {}, "1 trial: the default on 1 seed"),
+        ("grid", {"lora_r": [4, 8]}, "3 trials: the default on 1 seed, 2 other configurations"),
+        (
+            "grid",
+            {"lora_r": [4], "replicates": 2},
+            "4 trials: the default on 2 seeds, 1 other configuration on 2 seeds",
+        ),
+        (
+            "one_at_a_time",
+            {"arms": ["direct"], "lora_r": [4], "replicates_of_default": 3},
+            "7 trials: the default on 3 seeds, 1 control likewise, 1 other configuration",
+        ),
+    ],
+)
+def test_a_plan_says_what_its_trials_are(strategy: str, given: dict[str, Any], says: str) -> None:
+    counts = {k: given[k] for k in given if k.startswith("replicates") or k == "arms"}
+    lists = {k: given[k] for k in given if k not in counts}
+    chosen = space(strategy, lists, **{"replicates_of_default": 1, **counts})
+    assert planned(chosen).says == says
+    assert int(says.split()[0]) == planned(chosen).num_trials
+
+
 def test_running_and_failed_trials_are_no_hindrance() -> None:
     chosen = space("bayesian", {"lora_r": [4, 8, 32]}, **BAYESIAN)
     plan = planned(chosen)

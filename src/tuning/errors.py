@@ -132,6 +132,11 @@ _SECRET_LENGTH = 8
 _PASSWORD = re.compile(r"(?<=:)//[^\s/@'\"]{1,512}@")
 
 
+def numbered(number: int, what: str) -> str:
+    """Return a number of things in words: 1 trial, 2 trials."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def shown(value: object, limit: int = 80) -> str:
     """Return a user's value as a message shows it: in quotes, and never longer than `limit`."""
     text = repr(value)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tuning.config import ExperimentConfig
-from tuning.errors import ResultsError
+from tuning.errors import ResultsError, numbered
 from tuning.fingerprint import training_key, weights_key
 from tuning.known_models import architecture_of
 from tuning.paths import ResultsRoot
@@ -76,8 +76,8 @@ class Estimate:
         if not self.num_evaluations_left:
             return f"nothing to do: {self.basis}"
         what = (
-            f"{counted(self.num_trainings_left, 'training')} and "
-            f"{counted(self.num_evaluations_left, 'evaluation')}"
+            f"{numbered(self.num_trainings_left, 'training')} and "
+            f"{numbered(self.num_evaluations_left, 'evaluation')}"
         )
         if self.seconds is None:
             return f"{what} to make; how long is not known before the model is fetched"
@@ -86,11 +86,6 @@ class Estimate:
             f"{what} to make: about {in_words(self.seconds)} one after another and {disk} on disk "
             f"(from {self.basis})"
         )
-
-
-def counted(number: int, what: str) -> str:
-    """Return a number of things in words: 1 trial, 2 trials."""
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from tuning.config import (
     with_parameters,
 )
 from tuning.documents import SUFFIXES, dotted, read_document
-from tuning.errors import ConfigError, NotFoundError, nearest
+from tuning.errors import ConfigError, NotFoundError, nearest, numbered
 from tuning.files import sha256_of_json
 from tuning.inheritance import SPACES
 from tuning.paths import DEFAULT_CONFIG_DIR, checked_name, shipped_config_dir
@@ -283,6 +283,18 @@ class Plan(Sequence[Proposal]):
     def num_trials(self) -> int:
         """Number of trials, seeds of the default included; may be larger than a length can be."""
         return self._num_first + self.num_configurations * self._space.replicates
+
+    @property
+    def says(self) -> str:
+        """Return what the trials are, in words."""
+        default = f"the default on {numbered(self._num_defaults, 'seed')}"
+        controls = numbered(len(self._controls), "control")
+        each = f" on {self._space.replicates} seeds" if self._space.replicates > 1 else ""
+        others = numbered(self.num_configurations, "other configuration") + each
+        parts = [default]
+        parts += [f"{controls} likewise"] if self._controls else []
+        parts += [others] if self.num_configurations else []
+        return f"{numbered(self.num_trials, 'trial')}: {', '.join(parts)}"
 
     @property
     def last_seed(self) -> int:

@@ -279,7 +279,7 @@ def test_where_trials_were_stopped_early_is_no_unknown_land(tmp_path: Path) -> N
     failed, _ = rates_of("failed", TrialStatus.FAILED)
     pruned, notes = rates_of("pruned", TrialStatus.PRUNED)
     assert sum(rate > 3e-3 for rate in failed) > sum(rate > 3e-3 for rate in pruned)
-    assert any("stopped early for being poor count as no better than the worst" in n for n in notes)
+    assert any(n.startswith("Stopped early for being poor, and taken for no better") for n in notes)
 
 
 def rate_of(proposal: Proposal) -> float:

@@ -222,6 +222,7 @@ def test_mode_lightning_plans_each_training_with_machine_hours_and_cost(
     assert sum(len(job["trials"]) for job in told["jobs"]) == 33
     said = in_cloud("--mode", "lightning", "--dry-run", "--gpu-tier", "a100").stdout
     assert "33 trials in 23 trainings, a job each: 23 on A100 at 5.68 USD an hour" in said
+    assert "model Qwen/Qwen3-4B; 33 trials: the default on 3 seeds, 30 other" in said
     assert "prices as of 2026-07-30, not verified" in said
     # Each on its own tier: Qwen3-4B does not fit on a processor of 16 GB.
     said = in_cloud("--mode", "lightning", "--dry-run", expect=2)

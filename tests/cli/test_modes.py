@@ -159,7 +159,12 @@ def test_a_dry_run_of_grid_writes_31_files_and_prints_plan_and_cost(
     assert done.returncode == 0, done.stderr
     assert len(files_below(tmp_path)) == 31
     assert "wrote 31 configurations to configs/hyperparameters" in done.stdout
+    assert "33 trials: the default on 3 seeds, 30 other configurations" in done.stdout
     assert "33 trials, 26 distinct weights in 23 trainings" in done.stdout
+    assert (
+        "stopped early (poor_on_both, by a monitor of 90 words; never the default)" in done.stdout
+    )
+    assert "so luck decides much" not in done.stdout
     assert "on disk" in done.stdout
     assert "gpu_tier: changes the cost, not the accuracy" in done.stderr
 
@@ -171,6 +176,15 @@ def test_a_name_that_is_given_wins_over_that_of_the_file(program: Program, tmp_p
     for arguments, name in (((), "mine"), (("--name", "other"), "other")):
         done = program("--config", "mine.yaml", *arguments, "--dry-run")
         assert yaml.safe_load(done.stdout)["experiment_name"] == name
+
+
+def test_a_plan_says_when_the_monitor_is_too_small_to_stop_anyone(program: Program) -> None:
+    plan = ("study", "run", "--space", "quick", "--dry-run")
+    few = (*plan, "evaluation_config.num_monitor_words=6", "--pruning", "poor_on_both")
+    assert "unsure by 40 points, so luck decides much" in program(*few).stdout
+    assert "no trial is stopped early" in program(*plan).stdout
+    told = json.loads(program(*few, "--json").stdout)
+    assert (told["model"], told["pruning"]) == ("tiny", "poor_on_both")
 
 
 def test_a_grid_of_the_small_space_writes_27_files(program: Program, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from tuning.analysis.evidence import MIN_CONFIGURATIONS, Evidence, Learned, Setting, Tried
 from tuning.analysis.surrogate import Surrogate, noise_p_value, seeds_explain
 from tuning.analysis.table import identity
+from tuning.errors import numbered
 from tuning.ranking import Contender, short
 
 
@@ -129,17 +130,16 @@ def notes(
     spec = learned.spec
     if (open_trials := spec.plan().num_trials - num_records) > 0:
         yield (
-            f"Without a result yet: {counted(open_trials, 'planned trial')}, none of which is "
+            f"Without a result yet: {numbered(open_trials, 'planned trial')}, none of which is "
             f"recommended: tuning study resume {spec.name}"
         )
     if evidence.pruned:
         yield (
-            f"{counted(len(evidence.pruned), 'configuration')} stopped early for being poor "
-            f"{'counts' if len(evidence.pruned) == 1 else 'count'} as no better than the worst that "
-            f"was completed."
+            f"Stopped early for being poor, and taken for no better than the worst that was "
+            f"completed: {numbered(len(evidence.pruned), 'configuration')}."
         )
     if evidence.num_followups:
-        yield f"{counted(evidence.num_followups, 'trial')} of recommended files counted too."
+        yield f"{numbered(evidence.num_followups, 'trial')} of recommended files counted too."
     if learned.left_out:
         yield f"Trains nothing, so stays at the default: {', '.join(learned.left_out)}."
     if spec.base.tokenizer_config.model_name == "tiny":
@@ -169,7 +169,7 @@ def _of_the_model(
     if (first := evidence.first) is not best:
         yield (
             f"{label_of(learned, first.setting)} has the best mean, on "
-            f"{counted(len(first.objectives), 'seed')}, but the model expects more of "
+            f"{numbered(len(first.objectives), 'seed')}, but the model expects more of "
             f"{label_of(learned, best.setting)}."
         )
     if noise is None:
@@ -177,11 +177,6 @@ def _of_the_model(
             "No configuration was repeated, so the spread between seeds is a guess; repeat one to "
             "know it."
         )
-
-
-def counted(number: int, what: str) -> str:
-    """Return a number of things."""
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def label_of(learned: Learned, setting: Setting) -> str:

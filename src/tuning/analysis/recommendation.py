@@ -29,7 +29,7 @@ from tuning.analysis.evidence import (
     experiment_name,
     read_evidence,
 )
-from tuning.analysis.reasons import counted, label_of, notes, reason_of, said
+from tuning.analysis.reasons import label_of, notes, reason_of, said
 from tuning.analysis.surrogate import (
     Encoding,
     Posterior,
@@ -42,7 +42,7 @@ from tuning.analysis.surrogate import (
 )
 from tuning.analysis.table import identity
 from tuning.config import ExperimentConfig, build
-from tuning.errors import ResultsError
+from tuning.errors import ResultsError, numbered
 from tuning.paths import ResultsRoot
 from tuning.scoring import Focus
 from tuning.study import StudySpec, load_study
@@ -302,7 +302,7 @@ def _without_model(learned: Learned, evidence: Evidence) -> Iterator[Recommendat
     for tried in (best,) if default is best else (best, default):
         seed = _fresh(learned.spec.seed, tried.seeds)
         which = "the best so far" if tried is best else "the default, which others are judged by"
-        reason = f"{which}, on {counted(len(tried.objectives), 'seed')}: one more tells how lucky"
+        reason = f"{which}, on {numbered(len(tried.objectives), 'seed')}: one more tells how lucky"
         nothing = _Expected()
         yield _recommendation(
             learned, evidence, tried.setting, Kind.MORE_SEEDS, seed, nothing, reason

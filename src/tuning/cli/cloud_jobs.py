@@ -14,7 +14,7 @@ import typer
 from tuning.cli import completion, options
 from tuning.cli.cloud_costs import checked_task, known_tasks
 from tuning.cli.progress import ERRORS
-from tuning.errors import UserError, nearest, shown
+from tuning.errors import UserError, nearest, numbered, shown
 from tuning.paths import checked_name
 
 if TYPE_CHECKING:
@@ -273,7 +273,6 @@ def _print_jobs_plan(
                 "command": " ".join(request.template.jobs[spec.name].arguments),
             }
         )
-    from tuning.estimate import counted
 
     known = [row["cost"] for row in rows if row["cost"] is not None]
     total = sum(known) if len(known) == len(rows) else None
@@ -290,7 +289,7 @@ def _print_jobs_plan(
         typer.echo(f"{place}. {row['job']} on {row['machine']}: {takes}{needs}{worth}")
         typer.echo(f"   tuning {row['command']}")
     typer.echo(
-        f"{counted(len(rows), 'job')}, at most {settings.scheduler.max_jobs} at once, "
+        f"{numbered(len(rows), 'job')}, at most {settings.scheduler.max_jobs} at once, "
         f"{'cost not known' if total is None else f'about {total:.2f} USD'}; {settings.prices.says}"
     )
 

@@ -13,7 +13,7 @@ import typer
 
 from tuning.cli import options
 from tuning.cli.progress import ERRORS
-from tuning.errors import UserError
+from tuning.errors import UserError, numbered
 from tuning.jobs import TRIAL_RUNNER
 
 if TYPE_CHECKING:
@@ -118,6 +118,7 @@ def _plan_as_json(spec: StudySpec, asked: _Asked) -> dict[str, Any]:
     plan = asked.plan
     return {
         "study": spec.name,
+        "model": spec.base.tokenizer_config.model_name,
         "trials": plan.num_trials,
         "finished": plan.num_finished,
         "trainings": len(plan.jobs) + plan.num_open,
@@ -176,7 +177,7 @@ def _number(value: float | None, form: str) -> str:
 
 
 def _plan_lines(spec: StudySpec, asked: _Asked) -> list[str]:
-    from tuning.estimate import counted
+    from tuning.cli.study import stopping_says
 
     plan, prices = asked.plan, asked.settings.prices
     counts = Counter(job.machine for job in plan.jobs)
@@ -186,13 +187,11 @@ def _plan_lines(spec: StudySpec, asked: _Asked) -> list[str]:
     )
     num_trainings = len(plan.jobs) + plan.num_open
     lines = [
-        f"{counted(plan.num_trials, 'trial')} in {counted(num_trainings, 'training')}, a job each"
+        f"model {spec.base.tokenizer_config.model_name}; {spec.plan().says}",
+        f"{numbered(plan.num_trials, 'trial')} in {numbered(num_trainings, 'training')}, a job each"
         f"{f' ({plan.num_finished} trials are finished)' if plan.num_finished else ''}: "
         f"{machines or 'nothing is left to do'}",
     ]
-    default = sum(not p.parameters for p in spec.plan().known())
-    if default > 1:
-        lines.append(f"{default} of the trials are the default, on {default} seeds")
     if plan.hours is not None and plan.cost is not None and plan.clock_hours is not None:
         lines.append(
             f"about {plan.hours:.2f} machine hours and {plan.cost:.2f} USD; {plan.at_once} at once "
@@ -217,6 +216,7 @@ def _plan_lines(spec: StudySpec, asked: _Asked) -> list[str]:
         f"{'spot machines' if scheduler.spot else 'machines that stay'}; "
         f"each job ends after {scheduler.max_hours:g} hours at the latest"
     )
+    lines.append(stopping_says(spec))
     lines.append(f"order: the default first, then {asked.note}")
     lines.append(prices.says)
     return lines

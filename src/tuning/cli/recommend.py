@@ -131,8 +131,7 @@ def _time(run: Recommendation) -> str:
 def _caption(found: Recommendations) -> str:
     by = "By the model the best" if found.num_candidates else "The best"
     base = (
-        f"{by} of {found.num_configurations} configurations in {found.num_runs} runs: "
-        f"{found.best}."
+        f"{by} of {found.num_configurations} configurations in {found.num_runs} runs: {found.best}."
     )
     if found.spread is None or not found.num_candidates:
         return base

@@ -348,6 +348,8 @@ def print_plan(
     open_trials = plan.num_trials - len(known)
     cost = estimate(configs, ResultsRoot(results_dir), num_like_first=open_trials)
     answer = {
+        "model": spec.base.tokenizer_config.model_name,
+        "pruning": spec.space.pruning.value,
         "trials": plan.num_trials,
         "weights": len({weights_key(c) for c in configs}) + open_trials,
         "trainings": len({training_key(c) for c in configs}) + open_trials,
@@ -361,11 +363,35 @@ def print_plan(
         )
         return
     _print_trials(known, open_trials)
+    typer.echo(plan.says)
     typer.echo(
         f"{answer['trials']} trials, {answer['weights']} distinct weights in "
         f"{answer['trainings']} trainings, at most {answer['steps']:,} steps\n{cost.says}"
     )
+    typer.echo(stopping_says(spec))
     print_notes(spec.space)
+
+
+def stopping_says(spec: StudySpec) -> str:
+    """Return whether trials of a study are stopped early, and by how many words."""
+    from tuning.pruning import Pruning
+
+    pruning = spec.space.pruning
+    if pruning is Pruning.NONE:
+        return "no trial is stopped early"
+    words = spec.base.evaluation_config.num_monitor_words
+    says = (
+        f"poor trials are stopped early ({pruning.value}, by a monitor of {words} words; never the "
+        f"default): --pruning none lets all come to their end"
+    )
+    if words >= _FEW_WORDS:
+        return says
+    # Half the 95 % interval of a share of one half.
+    unsure = 98 / words**0.5
+    return f"{says}; one look at so few is unsure by {unsure:.0f} points, so luck decides much"
+
+
+_FEW_WORDS = 50
 
 
 def _print_trials(known: Sequence[Proposal], open_trials: int) -> None:
@@ -408,6 +434,7 @@ def run_and_print(
     from tuning.cli.space import print_notes
     from tuning.cli.trial import ensure_model
     from tuning.executor import End
+    from tuning.pruning import Pruning
 
     if resources.backend is options.BackendName.LIGHTNING:
         # A job of the cloud has the model, or fetches it there.
@@ -419,6 +446,8 @@ def run_and_print(
     root = options.results_root(results_dir)
     if not quiet:
         print_notes(spec.space)
+        if spec.space.pruning is not Pruning.NONE:
+            ERRORS.print(f"note: {stopping_says(spec)}", highlight=False, soft_wrap=True)
     with mirrored(root, spec.name, resources.tracking):
         outcome = _run(spec, root, resources, quiet=quiet)
         if before_analysis is not None and outcome.end is End.FINISHED:
