@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -444,6 +444,42 @@ def test_a_torn_adapter_is_one_clear_line_and_harms_no_other(
     done.assert_one_clear_line("the adapter in torn does not fit tiny")
     done = program("evaluate", "--adapter", trained.adapter, "--suite", own_suite)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture
+def edited(trained: TrainedAdapter, tmp_path: Path) -> Callable[..., Path]:
+    """Return a function that copies the adapter and changes what its settings say."""
+
+    def edit(**settings: Any) -> Path:
+        folder = tmp_path / "edited"
+        shutil.copytree(trained.adapter, folder)
+        path = folder / "adapter_config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **settings}))
+        return folder
+
+    return edit
+
+
+def test_an_adapter_of_another_base_is_measured_with_a_warning(
+    program: Program, trained: TrainedAdapter, own_suite: Path, edited: Callable[..., Path]
+) -> None:
+    ask = ("evaluate", "--model", "tiny", "--suite", own_suite)
+    assert "was made for" not in program(*ask, "--adapter", trained.adapter).stderr
+    folder = edited(base_model_name_or_path="someone/other-model")
+    done = program(*ask, "--adapter", folder)
+    assert done.returncode == 0
+    assert "made for someone/other-model, and is put on tiny" in done.stderr
+
+
+@pytest.mark.usefixtures("own_base")
+def test_an_adapter_of_other_shapes_is_one_short_line(
+    program: Program, own_suite: Path, edited: Callable[..., Path]
+) -> None:
+    done = program("evaluate", "--adapter", edited(r=3), "--suite", own_suite)
+    done.assert_one_clear_line(
+        "does not fit tiny: model.layers.0.", "has the shape (", "and the model has room for (3, "
+    )
+    assert "size mismatch" not in done.stderr
 
 
 # --- certificates -------------------------------------------------------------------------------

@@ -98,10 +98,7 @@ def evaluate(
 
     tuning evaluate --suite items.jsonl --output predictions.csv
     """
-    from tuning.model.hub import base_of_adapter, check_name
-
-    name = model or (base_of_adapter(adapter) if adapter else "tiny")
-    check_name(name)
+    name = options.model_of(model, adapter)
     if adapter is not None and prompting is not Prompting.ZERO_SHOT:
         raise ConfigError(
             f"--prompting {prompting.value} is asked of the untouched model; leave out --adapter"

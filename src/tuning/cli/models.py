@@ -167,9 +167,7 @@ def merge(
 
     Example: tuning models merge --adapter ADAPTER --output merged
     """
-    from tuning.model.hub import base_of_adapter
-
-    name = model or base_of_adapter(adapter)
+    name = options.model_of(model, adapter)
     from tuning.model.machine import quiet_libraries
     from tuning.model.merge import merge_adapter
 

@@ -251,6 +251,35 @@ def results_dir_option(folder: Path) -> str:
     return "" if folder == RESULTS_DIR else f" --results-dir {folder}"
 
 
+def model_of(model: str | None, adapter: Path | None) -> str:
+    """Return the model that is asked: the one given, else the adapter's own, else tiny.
+
+    An adapter may be put on another model than it names, as a folder or a copy of its own; whoever
+    did not mean to is told.
+
+    Raises:
+        ModelError: No model can have that name, or the adapter names none.
+    """
+    from tuning.errors import ModelError
+    from tuning.model.hub import base_of_adapter, check_name, own_name
+
+    name = model or (base_of_adapter(adapter) if adapter else "tiny")
+    check_name(name)
+    if model is not None and adapter is not None:
+        try:
+            made_for = base_of_adapter(adapter)
+        except ModelError:
+            # It names none, or is damaged, which is said when it is read.
+            return name
+        if own_name(name) != made_for:
+            typer.echo(
+                f"note: the adapter in {adapter} says it was made for {made_for}, and is put on "
+                f"{name}: unless these are the same weights, the numbers mean little",
+                err=True,
+            )
+    return name
+
+
 def focus_overrides(focus: Focus | None) -> list[str]:
     """Return the overrides that a focus means: both task weights."""
     if focus is None:

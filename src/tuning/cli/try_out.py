@@ -44,10 +44,7 @@ def try_out(
 
     Example: tuning try "spell moonlight" "position 3 parrot" "count r parrot"
     """
-    from tuning.model.hub import base_of_adapter, check_name
-
-    name = model or (base_of_adapter(adapter) if adapter else "tiny")
-    check_name(name)
+    name = options.model_of(model, adapter)
     from tuning.evaluation.ask import conversation
     from tuning.model.machine import quiet_libraries, threads
 

@@ -360,5 +360,10 @@ def base_of_adapter(adapter: Path) -> str:
     named = str(settings.get("base_model_name_or_path") or "")
     if not named:
         raise ModelError(f"{path} names no base model; give it with --model")
+    return own_name(named)
+
+
+def own_name(model: str) -> str:
+    """Return the name used here of a model of the Hub; of others the name that was given."""
     own_names = {hub_id: name for name, hub_id in HUB_IDS.items()}
-    return own_names.get(named, named)
+    return own_names.get(model, model)

@@ -21,7 +21,7 @@ from tuning import files
 from tuning.config import LoraConfig
 from tuning.errors import ModelError, ResultsError, nearest, shown
 from tuning.model.base import BaseModel
-from tuning.model.hub import base_of_adapter
+from tuning.model.hub import base_of_adapter, tensor_shapes
 from tuning.schema import law_of_error
 
 
@@ -220,13 +220,28 @@ def _load_weights(base: BaseModel, adapted: PeftModel, folder: Path) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)
             loaded = adapted.load_adapter(str(folder), "default")
-    except (RuntimeError, ValueError, KeyError, TypeError, SafetensorError, UserWarning) as error:
+    except RuntimeError as error:
+        raise _unfit(base, folder, _other_shape(adapted, folder) or error) from error
+    except (ValueError, KeyError, TypeError, SafetensorError, UserWarning) as error:
         raise _unfit(base, folder, error) from error
     missing = [key for key in loaded.missing_keys if "lora_" in key]
     if missing or loaded.unexpected_keys:
         strange = (missing or loaded.unexpected_keys)[0]
         raise _unfit(base, folder, f"{strange} is {'missing' if missing else 'unexpected'}")
     adapted.eval()
+
+
+def _other_shape(adapted: PeftModel, folder: Path) -> str:
+    """Return which weights have another shape than the model has room for; empty if none have."""
+    own = {
+        name.replace(".default.", "."): tuple(tensor.shape)
+        for name, tensor in adapted.named_parameters()
+    }
+    for name, shape in tensor_shapes(folder).items():
+        if own.get(name, shape) != shape:
+            layer = name.removeprefix("base_model.model.")
+            return f"{layer} has the shape {shape}, and the model has room for {own[name]}"
+    return ""
 
 
 def _unfit(base: BaseModel, folder: Path, reason: object) -> ModelError:
