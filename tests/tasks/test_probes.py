@@ -90,6 +90,23 @@ def test_the_new_task_is_shown_asked_and_guessed(copy: Path) -> None:
     assert item["answer"] == item["word"][-1]
 
 
+@pytest.mark.slow
+def test_a_wording_that_the_model_has_no_tokens_for_is_marked(copy: Path) -> None:
+    path = copy / "src/tuning/tasks/last_letter.py"
+    before = path.read_text("utf-8")
+    try:
+        path.write_text(before.replace("What is the last letter", "Quickly, which final glyph"))
+        assert path.read_text("utf-8") != before
+        shown = tuning(copy, "tasks", "preview", "-n", "1", "--json")
+        by_task = {x["task"]: x["lacks"] for x in map(json.loads, shown.splitlines())}
+        assert " glyph" in "".join(by_task["last_letter"])
+        assert by_task["count"] == []
+        text = tuning(copy, "tasks", "preview", "-n", "1")
+        assert text.count("cannot be asked: the model has no token for") == 1
+    finally:
+        path.write_text(before)
+
+
 @pytest.mark.nightly
 def test_the_new_task_is_trained_around_and_reported_but_not_scored(copy: Path) -> None:
     tuning(copy, *QUICK, "--name", "probed")

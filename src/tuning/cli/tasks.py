@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -80,6 +81,8 @@ def preview(
 ) -> None:
     """Show training examples and evaluation items, as text, without loading a model's weights.
 
+    An item that the model has no tokens for is marked. With --json each item is a line.
+
     Example: tuning tasks preview -n 3 spelling_difficulty=hard arm=format_control
     """
     from tuning.tasks.items import EVALUATED_TASKS
@@ -94,7 +97,8 @@ def preview(
     if as_json:
         for kind, items in shown.items():
             for item in items:
-                typer.echo(json.dumps({"kind": kind, **_row(item, data.tokenizer)}))
+                row = {"kind": kind, **_row(item, data.tokenizer)}
+                typer.echo(json.dumps({**row, "lacks": _lacks(item, data.tokenizer)}))
         return
     for kind, items in shown.items():
         typer.secho(kind, bold=True)
@@ -103,6 +107,18 @@ def preview(
                 data.tokenizer.prompt_of(item.question, item.shots) if as_prompts else item.question
             )
             typer.echo(f"  {asked!r} -> {item.answer!r}  ({item.template})")
+            if lacking := _lacks(item, data.tokenizer):
+                typer.echo(f"    cannot be asked: the model has no token for {_quoted(lacking)}")
+
+
+def _lacks(item: Item, tokenizer: TextTokenizer) -> list[str]:
+    """Return the tokens that the model would need to be asked an item, and to answer it."""
+    prompt = tokenizer.prompt_of(item.question, item.shots)
+    return list(dict.fromkeys([*tokenizer.lacks(prompt), *tokenizer.lacks(item.answer)]))
+
+
+def _quoted(texts: Sequence[str]) -> str:
+    return ", ".join(map(repr, texts))
 
 
 def _row(item: Item, tokenizer: TextTokenizer) -> dict[str, Any]:

@@ -144,6 +144,12 @@ class TextTokenizer:
         genuine = self.backend.encode_batch(list(texts), add_special_tokens=False)
         return [all(token in self._row_of for token in e.ids) for e in genuine]
 
+    def lacks(self, text: str) -> list[str]:
+        """Return the tokens of a text that the model does not have, as text, each once."""
+        genuine = self.backend.encode(text, add_special_tokens=False).ids
+        missing = dict.fromkeys(token for token in genuine if not self.has(token))
+        return [shown_string(self.backend.id_to_token(token) or "") for token in missing]
+
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of `ids`, special tokens left out."""
         return str(self.backend.decode(self.genuine(ids), skip_special_tokens=True))
