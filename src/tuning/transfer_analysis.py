@@ -102,6 +102,7 @@ def analyze(root: ResultsRoot, name: str) -> StudyAnalysis:
         focus_says=spec.focus.says,
         weights=(spec.weights.position_weight, spec.weights.count_weight),
         step_scale=spec.step_scale,
+        confirms=spec.confirms,
         strategy=spec.space.strategy.value,
         untouched_objective=_untouched_objective(spec, completed),
         num_planned=spec.plan().num_trials,

@@ -40,7 +40,7 @@ def confirm(study: Planted, num_seeds: int = 3, **options: Any) -> Planted:
     fields = {"seed": fresh.seed, "confirms": options.pop("confirms", fresh.confirms)}
     space = fresh.space.model_dump(by_alias=True)
     plant(
-        alike,
+        options.pop("effect", alike),
         space,
         root=study.root,
         name=fresh.name,
@@ -95,8 +95,34 @@ def test_the_winner_and_the_default_stand_beside_what_they_were() -> None:
     said = [s for s in study.analysis.verdict if s.startswith("Trained again on 3 fresh seeds")]
     assert len(said) == 2
     assert f"{winner.label} went from {winner.objective.value:.3f} to " in said[0]
-    assert "above the default on the same seeds" in said[0]
+    assert "; it did not hold: " in said[0]
+    assert "against the default on the same seeds, which cannot be told from nothing." in said[0]
     assert study.analysis.notes == chosen().analysis.notes
+
+
+def test_a_confirmation_says_itself_whether_its_winner_held() -> None:
+    again = analyze(confirmed_search().root, f"{NAME}_confirm")
+    label = chosen().analysis.configurations[0].label
+    (said,) = (s for s in again.verdict if s.startswith(f"Chosen in study {NAME} and trained"))
+    assert f"on fresh seeds, {label}: it did not hold: " in said
+    assert not any("tuning study confirm" in s for s in again.verdict), "it is one already"
+
+
+@pytest.mark.parametrize(
+    ("gain", "says"),
+    [(0.2, "it held: +"), (-0.2, "it did not hold, and is worse: -"), (0.0, "it did not hold: ")],
+)
+def test_what_is_better_indeed_holds(copied: Planted, gain: float, says: str) -> None:
+    winner = chosen().analysis.configurations[0]
+
+    def indeed(parameters: Mapping[str, Any], seed: int) -> Effect:
+        # The default gains itself, so that there is room on both sides.
+        return Effect(spelling=0.2, position=0.2 + (gain if parameters else 0.0))
+
+    study = confirm(copied, effect=indeed)
+    said = [s for s in study.analysis.verdict if s.startswith("Trained again on 3 fresh seeds")]
+    assert f"{winner.label} went from " in said[0]
+    assert f"; {says}" in said[0]
 
 
 def test_a_lucky_winner_shrinks() -> None:

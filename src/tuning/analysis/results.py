@@ -116,6 +116,8 @@ class StudyAnalysis:
     confusion: Sequence[CountConfusion]
     confirmation: Confirmation | None
     """The winners on fresh seeds, if they were trained again."""
+    confirms: str | None = None
+    """The study whose winners are trained again in this one."""
     final_gains: Sequence[FinalGain]
     """On the test split, as far as it was read."""
     front: Sequence[OnFront]

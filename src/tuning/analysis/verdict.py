@@ -174,7 +174,25 @@ def _ranking_sentence(analysis: StudyAnalysis) -> str:
     )
 
 
+def _held(over_default: Estimate) -> str:
+    """Return whether what was chosen is above the default on fresh seeds too."""
+    value, low, high = over_default.value, over_default.low, over_default.high
+    difference = f"{value:+.3f} [{low:+.3f}, {high:+.3f}] against the default on the same seeds"
+    if low > 0:
+        return f"it held: {difference}"
+    if high < 0:
+        return f"it did not hold, and is worse: {difference}"
+    return f"it did not hold: {difference}, which cannot be told from nothing"
+
+
 def _luck_sentences(analysis: StudyAnalysis) -> list[str]:
+    if analysis.confirms is not None:
+        return [
+            f"Chosen in study {analysis.confirms} and trained again here on fresh seeds, "
+            f"{row.label}: {_held(row.over_default)}."
+            for row in analysis.configurations
+            if row.over_default is not None
+        ]
     confirmation = analysis.confirmation
     if confirmation is None:
         return [
@@ -184,12 +202,7 @@ def _luck_sentences(analysis: StudyAnalysis) -> list[str]:
     sentences = []
     for found in confirmation.configurations:
         against = found.fresh_over_default
-        beside = (
-            ""
-            if against is None
-            else f", {against.value:+.3f} [{against.low:+.3f}, {against.high:+.3f}] above the "
-            "default on the same seeds"
-        )
+        beside = "" if against is None else f"; {_held(against)}"
         sentences.append(
             f"Trained again on {found.fresh_row.num_seeds} fresh seeds, {found.label} went from "
             f"{found.chosen.value:.3f} to {found.fresh.value:.3f}{beside}."
