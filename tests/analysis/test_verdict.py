@@ -12,7 +12,8 @@ import pytest
 from analysis_support import DEFAULT_ONLY, Planted, arms, control, plant
 from planted_study import Effect
 from tuning.analysis.configurations import ConfigurationSummary, Reading
-from tuning.analysis.verdict import headline, interval_points, points, verdict
+from tuning.analysis.formats import percent_interval
+from tuning.analysis.verdict import bound, headline, interval_points, points, verdict
 from tuning.mixed_effects import Basis
 from tuning.transfer_analysis import StudyAnalysis
 
@@ -42,6 +43,32 @@ def winner() -> Planted:
 
     space = {**SPACE, "replicates_of_default": 5}
     return plant(effect_of, space, seed_deviation=0.005)
+
+
+# --- numbers ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rate", "text"),
+    [
+        (0.021, "+2.1"),
+        (-0.021, "-2.1"),
+        (0.0004, "+0.04"),
+        (-0.00003, "-0.003"),
+        (0.0, "0.0"),
+        (-0.0, "0.0"),
+        (1e-9, "0.0"),
+    ],
+)
+def test_a_bound_shows_on_which_side_of_0_it_is(rate: float, text: str) -> None:
+    assert bound(rate) == text
+    if text != "0.0":
+        assert (float(bound(rate)) > 0) == (rate > 0)
+
+
+def test_an_interval_of_a_rate_stays_between_0_and_100() -> None:
+    assert percent_interval(-0.02, 0.314) == "[0.0, 31.4]"
+    assert percent_interval(0.941, 1.04) == "[94.1, 100.0]"
 
 
 # --- words --------------------------------------------------------------------------------------

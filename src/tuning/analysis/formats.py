@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from tuning.analysis.configurations import Quantity
 from tuning.analysis.resources import Ratio, Spread
-from tuning.analysis.verdict import points
+from tuning.analysis.verdict import bound, points
 from tuning.mixed_effects import Estimate
 
 NONE = "\N{EN DASH}"
@@ -55,12 +55,12 @@ def p_value(p: float | None) -> str:
 
 def points_interval(low: float, high: float) -> str:
     """Return an interval of a difference of rates, in points: ``[+1.5, +5.7]``."""
-    return f"[{signed_points(low)}, {signed_points(high)}]"
+    return f"[{_minus(bound(low))}, {_minus(bound(high))}]"
 
 
 def percent_interval(low: float, high: float) -> str:
-    """Return an interval of a rate, in percent: ``[31.2, 39.5]``."""
-    return f"[{100 * low:.1f}, {100 * high:.1f}]"
+    """Return an interval of a rate, in percent, cut at 0 and 100: ``[94.1, 100.0]``."""
+    return f"[{100 * max(0.0, low):.1f}, {100 * min(1.0, high):.1f}]"
 
 
 def interval(low: float | None, high: float | None, places: int = 3) -> str:
@@ -106,14 +106,9 @@ def quantity(found: Quantity | None) -> str:
     return f"{text} {interval(found.low, found.high, 2)}"
 
 
-def cut_interval(found: Estimate) -> str:
-    """Return the interval of a rate in percent, cut at 0 and 100: ``[94.1, 100.0]``."""
-    return percent_interval(max(0.0, found.low), min(1.0, found.high))
-
-
 def rate_with_interval(found: Estimate) -> str:
-    """Return a rate in percent with that interval: ``97.8 [94.1, 100.0]``."""
-    return f"{100 * found.value:.1f} {cut_interval(found)}"
+    """Return a rate in percent with its interval: ``97.8 [94.1, 100.0]``."""
+    return f"{100 * found.value:.1f} {percent_interval(found.low, found.high)}"
 
 
 def spread(found: Spread | None, unit: float = 1.0) -> str:

@@ -15,9 +15,21 @@ def points(rate: float) -> str:
     return "0.0" if text in ("+0.0", "-0.0") else text
 
 
+def bound(rate: float) -> str:
+    """Return a bound of an interval in points, with as many decimals as show its sign.
+
+    A gain that is found is one whose interval leaves 0 out, which ``[0.0, +2.1]`` would not show.
+    """
+    for decimals in (1, 2, 3):
+        text = f"{100 * rate:+.{decimals}f}"
+        if text.strip("+-0."):
+            return text
+    return "0.0"
+
+
 def interval_points(found: Estimate) -> str:
     """Return a difference with its interval, such as ``+5.3 [+2.1, +8.5]``."""
-    return f"{points(found.value)} [{points(found.low)}, {points(found.high)}]"
+    return f"{points(found.value)} [{bound(found.low)}, {bound(found.high)}]"
 
 
 def verdict(analysis: StudyAnalysis) -> list[str]:

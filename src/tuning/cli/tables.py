@@ -28,7 +28,9 @@ def points(value: Gain | None) -> str:
     """Return a gain with its interval."""
     if value is None:
         return "–"
-    return f"{100 * value.value:+.1f} [{100 * value.low:+.1f}, {100 * value.high:+.1f}]"
+    from tuning.analysis.verdict import bound
+
+    return f"{100 * value.value:+.1f} [{bound(value.low)}, {bound(value.high)}]"
 
 
 def task_table(results: Mapping[str, TaskResult], title: str) -> Table:
