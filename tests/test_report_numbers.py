@@ -585,6 +585,9 @@ def test_correlations(study: Study, known: Known) -> None:
         critical = stats.t.ppf(0.975, n - 2)
         assert near(cells[5], critical / np.sqrt(n - 2 + critical**2), 2)
         assert (cells[6].text == "no relation shown") == (2 * stats.t.sf(abs(t), n - 2) >= 0.05)
+    (said,) = re.findall(r"as a standard deviation in points: (.*?)\. Where", study.page.text)
+    for task, told in zip(TASKS, said.split("; "), strict=True):
+        assert told.startswith(f"{task} {100 * points[task].std(ddof=1):.1f}")
 
 
 Fraction = tuple[Sequence[Number], Sequence[Number]]

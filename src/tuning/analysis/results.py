@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ from tuning.analysis.strata import CountConfusion, Stratum
 from tuning.analysis.vocabularies import VocabularyRow
 from tuning.measures import Accuracy
 from tuning.study import OnFront
+from tuning.tasks.items import TRANSFER_TASKS, Task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +125,14 @@ class StudyAnalysis:
     front: Sequence[OnFront]
     """With several objectives: the configurations that no other beats in all of them."""
     provenance: Mapping[str, Any]
+
+    @property
+    def run_deviation(self) -> Mapping[str, float]:
+        """Standard deviation over runs of the gain in each task; empty for fewer than two."""
+        if len(self.runs) < 2:
+            return {}
+        tasks = (Task.SPELLING, *TRANSFER_TASKS)
+        return {t.value: statistics.stdev(getattr(r, t.value) for r in self.runs) for t in tasks}
 
     @property
     def default(self) -> ConfigurationSummary | None:
