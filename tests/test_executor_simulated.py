@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import random
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -258,6 +259,10 @@ def test_a_stop_on_request_writes_checkpoints_and_trains_no_step_twice(make: Mak
     again = study.run()
     assert again.end is End.FINISHED
     assert len(again.records) == 8
+    begun = [event["trial_id"] for event in study.events_of("submitted")][:2]
+    assert len(study.watcher.messages) == 2
+    for trial_id, said in zip(begun, sorted(study.watcher.messages), strict=True):
+        assert re.fullmatch(rf"{trial_id} goes on from step [1-9]\d* of 12", said)
     assert study.steps_trained_twice() == {}
 
 

@@ -36,14 +36,14 @@ def broken(space: SearchSpace, base: ExperimentConfig | None = None) -> list[str
         (
             [{"lora_r": 8}, {"lora_rank": 8}],
             [
-                "configurations.1.lora_rank: lora_rank: no such hyperparameter; "
+                "configurations.1.lora_rank: no such hyperparameter; "
                 "did you mean lora_r?"
             ],
         ),
         (
             [{"lora_config.rr": 8}],
             [
-                "configurations.0.lora_config.rr: lora_config.rr: no such hyperparameter; "
+                "configurations.0.lora_config.rr: no such hyperparameter; "
                 "did you mean lora_config.r?"
             ],
         ),
@@ -121,7 +121,7 @@ def test_all_mistakes_of_a_list_come_together_with_what_does_not_go_with_it() ->
         f"HPARAM_CANDIDATES: {does_not_go}",
         f"HPARAM_RANGE: {does_not_go}",
         f"conditions: {does_not_go}",
-        "configurations.0.lora_rank: lora_rank: no such hyperparameter; did you mean lora_r?",
+        "configurations.0.lora_rank: no such hyperparameter; did you mean lora_r?",
         "configurations.1: warmup_steps must be at most max_steps, got 100 > 50",
     ]
 

@@ -59,19 +59,17 @@ def test_a_space_without_parameters_is_refused(strategy: str) -> None:
     [
         (
             candidates(lora_rank=[4]),
-            "HPARAM_CANDIDATES.lora_rank: lora_rank: no such hyperparameter; did you mean lora_r?",
+            "HPARAM_CANDIDATES.lora_rank: no such hyperparameter; did you mean lora_r?",
         ),
         (
             {"HPARAM_CANDIDATES": {"lora_config.rr": [4]}},
-            "HPARAM_CANDIDATES.lora_config.rr: lora_config.rr: no such hyperparameter; "
-            "did you mean lora_config.r?",
+            "HPARAM_CANDIDATES.lora_config.rr: no such hyperparameter; did you mean lora_config.r?",
         ),
         (
             ranged("learning_rates", 1e-5, 1e-3),
-            "HPARAM_RANGE.learning_rates: learning_rates: no such hyperparameter; "
-            "did you mean learning_rate",
+            "HPARAM_RANGE.learning_rates: no such hyperparameter; did you mean learning_rate",
         ),
-        (candidates(seed=[1]), "HPARAM_CANDIDATES.seed: seed: no such hyperparameter; "),
+        (candidates(seed=[1]), "HPARAM_CANDIDATES.seed: no such hyperparameter; "),
         (
             {"HPARAM_CANDIDATES": {"training_config.seed": [1, 2]}},
             "HPARAM_CANDIDATES.training_config.seed: is no hyperparameter: "
@@ -760,7 +758,7 @@ def test_mistakes_of_the_strategy_are_reported_together() -> None:
         ),
         (
             "HPARAM_CANDIDATES:\n  batch_size: [4]\n  lora_rank: [4]\n",
-            [(3, "HPARAM_CANDIDATES.lora_rank: lora_rank: no such hyperparameter; did you mean")],
+            [(3, "HPARAM_CANDIDATES.lora_rank: no such hyperparameter; did you mean")],
         ),
         (
             "HPARAM_CANDIDATES:\n  learning_rate:\n    - 0.0001\n    - 1e-4\n",
@@ -779,6 +777,14 @@ def test_mistakes_of_the_strategy_are_reported_together() -> None:
         (
             "strategy: random\nHPARAM_RANGE:\n  learning_rate: {low: 1e-5, high: 5, scale: log}",
             [(3, "HPARAM_RANGE.learning_rate.high: training_config.learning_rate: must be less")],
+        ),
+        (
+            "strategy: random\nHPARAM_RANGE:\n  learning_rate: [1e-4, 3e-4]\n",
+            [(3, "HPARAM_RANGE.learning_rate: must be {low: ..., high: ...}; a list of values be")],
+        ),
+        (
+            "strategy: random\nHPARAM_CANDIDATES:\n  learning_rate: {low: 1e-5, high: 1e-3}\n",
+            [(3, "HPARAM_CANDIDATES.learning_rate: must be a list of values; a range belongs to ")],
         ),
         (
             "strategy: grid\nHPARAM_CANDIDATES:\n  lora_r: [4, 256]\n  lora_alpha: [8]\n",

@@ -325,7 +325,15 @@ def load(
         ConfigError: A law is broken; all such are reported together.
     """
     composed = compose_file(path, overrides, config_dirs)
+    if any(str(key).startswith(_OF_SPACES) for key in composed.data):
+        raise ConfigError(
+            f"{path}: is a search space, not a configuration; try it with "
+            f"tuning study run --space {path} --dry-run"
+        )
     return build(composed.data, composed.place)
+
+
+_OF_SPACES = "HPARAM_"
 
 
 def compose_file(

@@ -434,6 +434,10 @@ class _Driver:
         self._log("submitted", trial_id=job.trial_id, attempt=job.attempt, until=job.until)
         trial.job, trial.status = job, TrialStatus.RUNNING
         trial.submitted, trial.first_step = self.backend.now(), self._checkpoint_step(trial)
+        if job.trial_id in self.past.begun and trial.first_step:
+            self.past.begun.discard(job.trial_id)
+            of = trial.curve.max_steps
+            self.watcher.said(f"{job.trial_id} goes on from step {trial.first_step} of {of}")
         self.running[job.trial_id] = trial
         self.busy_trainings.add(trial.training_key)
         self.backend.submit(job)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import glob
 import hashlib
 import itertools
 import json
@@ -522,7 +523,8 @@ def numbered_lines(path: Path, max_bytes: int) -> Iterator[tuple[int, int, bytes
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"{shown(str(path))}: cannot be read: {reason}") from error
     if not is_there:
-        siblings = [p.name for p in path.parent.glob("*")] if path.parent.is_dir() else []
+        # Of the same kind: whatever else lies there is no guess.
+        siblings = [p.name for p in path.parent.glob(f"*{glob.escape(path.suffix)}") if p.is_file()]
         hint = f"; {nearest(path.name, siblings)}" if siblings else ""
         raise NotFoundError(f"{path}: no such file{hint}")
     if not path.is_file():

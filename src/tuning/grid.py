@@ -33,7 +33,7 @@ from tuning.paths import DEFAULT_CONFIG_DIR, checked_name, shipped_config_dir
 from tuning.points import Point
 from tuning.samplers import Seen, draws, propose, sampler_of
 from tuning.schema import law_of_error
-from tuning.search_space import ARM, RANGES, Range, SearchSpace, Strategy
+from tuning.search_space import ARM, CANDIDATES, RANGES, Range, SearchSpace, Strategy
 from tuning.space_laws import check_space
 
 HPARAM_CANDIDATES: Mapping[str, tuple[Any, ...]] = {
@@ -103,6 +103,12 @@ def load_space(name_or_path: str, config_dirs: Sequence[Path] = ()) -> SearchSpa
     path = _space_file(name_or_path, config_dirs)
     document, folders = read_document(path), _space_folders(config_dirs)
     composed = compose_document(document, (), folders, path.parent)
+    given = set(composed.data)
+    if given and given <= set(ExperimentConfig.model_fields):
+        raise ConfigError(
+            f"{path}: is a configuration, not a search space: a space names {CANDIDATES} or "
+            f"{RANGES}, and holds a configuration's sections under experiment"
+        )
     space = parse_space(composed.data, composed.place)
     check_space(space, composed.place)
     return space

@@ -56,7 +56,7 @@ def _broken_value(place: Key, name: str, value: Any, seen: dict[str, str]) -> It
             field_value(key, value)
         seen[key] = name
     except ConfigError as error:
-        yield place, str(error)
+        yield place, str(error).removeprefix(f"{name}: ")
 
 
 def broken_twins(space: SearchSpace, raw: Mapping[str, Any]) -> Iterator[Broken]:

@@ -21,6 +21,8 @@ from tuning.scoring import TRANSFER_SCORE, accuracy_name, calculate_transfer_sco
 from tuning.study import StudySpec, check_event, trial_index
 from tuning.tasks.items import SCORED_TASKS
 
+_ENDED = ("completed", "failed", "pruned")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialView:
@@ -91,6 +93,7 @@ class StudyMonitor:
         self._plan = spec.plan()
         self._events = Tail(self._folder.events, check_event)
         self._trials: dict[str, _Known] = {}
+        self._has_recalled = False
 
     @property
     def num_planned(self) -> int:
@@ -105,6 +108,8 @@ class StudyMonitor:
         """
         for event in self._events.lines():
             self._take(event)
+        if not self._has_recalled:
+            self._recall()
         is_running = files.is_locked(self._folder.lock)
         views = [self._view(t, is_running) for t in self._ordered()]
         counts = Counter(view.state for view in views)
@@ -120,6 +125,21 @@ class StudyMonitor:
             eta_seconds=self._eta(views, is_running),
             trials=views,
         )
+
+    def _recall(self) -> None:
+        """Take up trials whose events were lost: a record says what became of them."""
+        self._has_recalled = True
+        for path in sorted(self._folder.trials.glob("*/record.json")):
+            known = self._trials.get(path.parent.name)
+            if known is not None and known.state in _ENDED:
+                continue
+            record = intact_record(path)
+            if record is None or trial_index(record.trial_id) < 0:
+                continue
+            result = record.result
+            known = known or _Known(record.trial_id, record.parameters, record.seed)
+            known.state, known.note = result.status.value, result.reason or result.error or ""
+            self._trials[record.trial_id] = known
 
     def _ordered(self) -> Iterator[_Known]:
         return (self._trials[key] for key in sorted(self._trials, key=trial_index))
@@ -142,7 +162,7 @@ class StudyMonitor:
             trial.state, trial.note = TrialStatus.WAITING.value, event.get("message") or ""
         elif kind == "pruning":
             trial.note = event["reason"]
-        elif kind in ("paused", "completed", "failed", "pruned"):
+        elif kind in ("paused", *_ENDED):
             trial.state, trial.final = kind, None
             trial.note = event.get("reason") or event.get("error") or ""
         elif kind == "promoted":
@@ -161,7 +181,7 @@ class StudyMonitor:
         if trial.final is not None:
             return trial.final
         proposal = self._proposal(trial)
-        if trial.state in ("completed", "failed", "pruned"):
+        if trial.state in _ENDED:
             trial.final = self._finished(trial, proposal)
             return trial.final
         self._read(trial, proposal.config.training_config.max_steps)
@@ -248,9 +268,7 @@ class StudyMonitor:
         moving = sum(view.state in ("running", "evaluating") for view in views)
         if not is_running or not done or not moving:
             return None
-        left = self._plan.num_trials - sum(
-            v.state in ("completed", "failed", "pruned") for v in views
-        )
+        left = self._plan.num_trials - sum(v.state in _ENDED for v in views)
         mean = sum(view.seconds for view in done) / len(done)
         half_way = sum(v.seconds for v in views if v.state in ("running", "evaluating"))
         return max(0.0, left * mean - half_way) / moving

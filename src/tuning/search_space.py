@@ -7,10 +7,10 @@ from enum import StrEnum
 from importlib.metadata import EntryPoint, entry_points
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from tuning.config import FLAT_OF, field_value, key_of, kind_of
-from tuning.errors import ConfigError
+from tuning.errors import ConfigError, shown
 from tuning.points import Condition, ListedPoints, Parameter, Point, Points
 from tuning.pruning import Pruning
 from tuning.schema import number_of
@@ -47,6 +47,14 @@ class Range(BaseModel):
     """Values between two ends, both included."""
 
     model_config = _FILE
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_mapping(cls, given: object) -> object:
+        if isinstance(given, list):
+            law = f"must be {{low: ..., high: ...}}; a list of values belongs to {CANDIDATES}"
+            raise ValueError(f"{law}, got {shown(given)}")
+        return given
 
     low: Bound
     """Smallest value."""
@@ -129,6 +137,13 @@ def _with_underscores(value: Any) -> Any:
     return value.replace("-", "_") if isinstance(value, str) else value
 
 
+def _no_range(given: object) -> object:
+    if isinstance(given, dict) and set(given) & {"low", "high"}:
+        law = f"must be a list of values; a range belongs to {RANGES}"
+        raise ValueError(f"{law}, got {shown(given)}")
+    return given
+
+
 class SearchSpace(BaseModel):
     """A search space as its file states it."""
 
@@ -136,7 +151,9 @@ class SearchSpace(BaseModel):
 
     strategy: Annotated[Strategy, BeforeValidator(_with_underscores)] = Strategy.ONE_AT_A_TIME
     """One hyperparameter varied at a time; or the whole product; or draws; or a list."""
-    candidates: dict[str, list[Any]] = Field(alias=CANDIDATES, default_factory=dict)
+    candidates: dict[str, Annotated[list[Any], BeforeValidator(_no_range)]] = Field(
+        alias=CANDIDATES, default_factory=dict
+    )
     """Values of each hyperparameter; in one_at_a_time the default's own is not tried twice."""
     ranges: dict[str, Range] = Field(alias=RANGES, default_factory=dict)
     """Ranges of numeric hyperparameters."""

@@ -139,7 +139,7 @@ def _broken(space: SearchSpace) -> Iterator[Broken]:
         try:
             key = key_of(name)
         except ConfigError as error:
-            yield place, str(error)
+            yield place, str(error).removeprefix(f"{name}: ")
             continue
         if key in NO_PARAMETERS:
             yield place, f"is no hyperparameter: {NO_PARAMETERS[key]}"

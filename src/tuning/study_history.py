@@ -78,6 +78,8 @@ class Past:
     """What the events tell of trials that are not finished."""
 
     proposed: dict[int, tuple[dict[str, Any], int]] = field(default_factory=dict)
+    begun: set[str] = field(default_factory=set)
+    """Trials that were submitted at least once."""
     finished: set[str] = field(default_factory=set)
     pruning: dict[str, tuple[int, str]] = field(default_factory=dict)
     promoted: dict[str, int] = field(default_factory=dict)
@@ -95,6 +97,8 @@ def past_of(folder: StudyFolder) -> Past:
         trial_id, kind = event.get("trial_id"), event["event"]
         if kind == "proposed":
             past.proposed[trial_index(event["trial_id"])] = (event["parameters"], event["seed"])
+        elif kind == "submitted":
+            past.begun.add(event["trial_id"])
         elif kind == "pruning":
             past.pruning[event["trial_id"]] = (event["step"], event["reason"])
         elif kind == "promoted":

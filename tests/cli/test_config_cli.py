@@ -242,7 +242,7 @@ MISTAKES = {
     "bad_space.yaml": [
         "bad_space.yaml, line 3: HPARAM_CANDIDATES.lora_r.0: lora_config.r: must be greater than "
         "or equal to 1, got 0",
-        "bad_space.yaml, line 4: HPARAM_CANDIDATES.lora_alfa: lora_alfa: no such hyperparameter; "
+        "bad_space.yaml, line 4: HPARAM_CANDIDATES.lora_alfa: no such hyperparameter; "
         "did you mean lora_alpha",
     ],
     "model.yaml": ["'tinny'"],

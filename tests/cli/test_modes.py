@@ -178,6 +178,28 @@ def test_a_name_that_is_given_wins_over_that_of_the_file(program: Program, tmp_p
         assert yaml.safe_load(done.stdout)["experiment_name"] == name
 
 
+def test_a_space_and_a_configuration_are_told_apart(program: Program, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("HPARAM_CANDIDATES: {lora_r: [4]}\nstrategy: grid\n")
+    program("trial", "--config", "mine.yaml", "--dry-run").assert_one_clear_line(
+        "mine.yaml: is a search space, not a configuration", "study run --space mine.yaml"
+    )
+    (tmp_path / "one.yaml").write_text("tokenizer_config: {model_name: tiny}\n")
+    program("study", "run", "--space", "one.yaml", "--dry-run").assert_one_clear_line(
+        "one.yaml: is a configuration, not a search space", "sections under experiment"
+    )
+
+
+def test_a_missing_file_is_compared_with_files_of_its_kind(
+    program: Program, tmp_path: Path
+) -> None:
+    for name in ("replay.jsonl", "notes.txt", "results"):
+        (tmp_path / name).touch()
+    program("tasks", "scan", "reply.jsonl").assert_one_clear_line("did you mean replay.jsonl?")
+    done = program("tasks", "scan", "other.csv")
+    done.assert_one_clear_line("other.csv: no such file")
+    assert "known" not in done.stderr
+
+
 def test_a_plan_says_when_the_monitor_is_too_small_to_stop_anyone(program: Program) -> None:
     plan = ("study", "run", "--space", "quick", "--dry-run")
     few = (*plan, "evaluation_config.num_monitor_words=6", "--pruning", "poor_on_both")

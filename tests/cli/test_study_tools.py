@@ -314,6 +314,20 @@ def test_a_damaged_line_is_named_with_its_number(
         assert "Traceback" not in done.stderr
 
 
+def test_records_tell_how_trials_ended_whose_events_are_lost(
+    copied: Path, program: Program
+) -> None:
+    ask = ("study", "status", "first", "--json", "--results-dir", copied)
+    before = json.loads(program(*ask).stdout)
+    events = copied / "data" / "first" / "events.jsonl"
+    for content in ("", events.read_text().splitlines(keepends=True)[0]):
+        events.write_text(content)
+        after = json.loads(program(*ask).stdout)
+        assert after["counts"] == before["counts"] == {"completed": 4}
+        for old, new in zip(before["trials"], after["trials"], strict=True):
+            assert {**old, "seconds": 0.0} == new
+
+
 @pytest.mark.parametrize("content", ["{}", "name: [", "name: first"])
 def test_a_damaged_study_can_be_removed(copied: Path, program: Program, content: str) -> None:
     (copied / "data" / "first" / "study.yaml").write_text(content)
