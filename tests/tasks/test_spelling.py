@@ -19,7 +19,8 @@ SEPARATOR_TEXTS = {"spaces": " ", "commas": ", ", "lines": "\n", "dashes": "-"}
 DRAWS = 10_000
 
 
-@pytest.fixture(scope="module")
+# Made anew for each test: what is shared is not counted by the mutation tester as a test's own.
+@pytest.fixture
 def draws() -> list[Item]:
     rng = random.Random(0)
     words = ["planet", "orchard", "sky", "bookkeeper", "extraordinarily", "moon"]
