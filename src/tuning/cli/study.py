@@ -310,10 +310,11 @@ def list_studies(
     elif not rows and not mistakes:
         typer.echo(f"no studies in {root.data.absolute()}")
     for row in rows if not as_json else []:
-        counts = {name: row[name] for name in ("completed", "pruned", "failed") if row[name]}
-        how = "" if list(counts) in ([], ["completed"]) else ": "
-        how += ", ".join(f"{count} {name}" for name, count in counts.items()) if how else ""
-        typer.echo(f"{row['study']}: {row['finished']} of {row['planned']} trials finished{how}")
+        line = f"{row['study']}: {row['finished']} of {row['planned']} trials finished"
+        if row["pruned"] or row["failed"]:
+            ends = ("completed", "pruned", "failed")
+            line += ": " + ", ".join(f"{row[end]} {end}" for end in ends if row[end])
+        typer.echo(line)
     if mistakes:
         raise UserError("\n".join(mistakes))
 

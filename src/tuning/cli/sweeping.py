@@ -201,7 +201,12 @@ def run_agent(request: AgentRequest) -> None:
     again = f"tuning wandb agent {request.sweep} --count {request.count}"
     again += f" --name {name}" if request.name else ""
     again += options.results_dir_option(root.root)
-    print_outcome(agent.spec(), root, outcome, as_json=request.as_json, go_on=again)
+    try:
+        print_outcome(agent.spec(), root, outcome, as_json=request.as_json, go_on=again)
+    except UserError:
+        # That all trials failed is also a result.
+        agent.send()
+        raise
     agent.send()
 
 
