@@ -209,10 +209,9 @@ class FakeBackend:
         if training.is_over:
             try:
                 training.finish(Wish(training.folder, run.job.attempt))
-            except SupersededError as error:
-                self._end(run, How.BUSY, str(error))
-            else:
-                self._end(run, How.RETURNED)
+            except SupersededError:
+                pass
+            self._end(run, How.RETURNED)
 
     def _meet_fate(self, run: _Run) -> None:
         match run.fate.kind:

@@ -297,9 +297,8 @@ def run(job: Job, results: Path, tell: Tell) -> tuple[How, str]:
             tell(step, {"loss": 1.0})
             _misbehave(does, step)
         training.finish(wish)
-    except SupersededError as error:
+    except SupersededError:
         training.let_go()
-        return How.BUSY, str(error)
     return How.RETURNED, ""
 
 

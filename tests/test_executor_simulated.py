@@ -341,6 +341,26 @@ def test_what_another_driver_has_made_is_not_taken_from_it(make: Make) -> None:
     assert f"{first.trial_id} waits: another process is working on" in study.watcher.messages[0]
 
 
+def test_a_trial_does_not_fail_for_what_another_driver_takes_from_it(make: Make) -> None:
+    """Two machines whose shared disk has no locks see nothing of each other but the attempt."""
+    study = make(strategy="listed", replicates_of_default=1)
+    (trial,) = study.spec.plan()
+    folder = study.root.training(training_key(trial.config))
+
+    def taken(job: Job) -> Fate:
+        # More often than a trial may be tried in vain.
+        if study.ledger.attempts[job.trial_id] <= 8:
+            claim(folder)
+        return WELL
+
+    outcome = study.run(fate=taken)
+    assert study.ledger.attempts[trial.trial_id] == 9
+    assert statuses_of(outcome.records) == ["completed"]
+    assert study.watcher.messages == [
+        f"{trial.trial_id} waits: another driver has taken its training over"
+    ]
+
+
 @pytest.mark.parametrize("pruning", ["none", "successive_halving"])
 def test_drivers_at_once_share_trainings_and_train_no_step_twice(make: Make, pruning: str) -> None:
     spec = {"HPARAM_CANDIDATES": {"lora_r": [4, 8, 32], "max_steps": [6, 20]}, "pruning": pruning}

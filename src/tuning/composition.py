@@ -325,7 +325,8 @@ def load(
         ConfigError: A law is broken; all such are reported together.
     """
     composed = compose_file(path, overrides, config_dirs)
-    if any(str(key).startswith(_OF_SPACES) for key in composed.data):
+    is_experiment = bool(set(composed.data) & set(ExperimentConfig.model_fields))
+    if not is_experiment and any(str(key).startswith(_OF_SPACES) for key in composed.data):
         raise ConfigError(
             f"{path}: is a search space, not a configuration; try it with "
             f"tuning study run --space {path} --dry-run"

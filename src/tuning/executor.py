@@ -19,7 +19,7 @@ from tuning.config import to_yaml
 from tuning.errors import LockedError, ResultsError, UserError
 from tuning.fingerprint import training_key
 from tuning.grid import Proposal, Result, check_size
-from tuning.jobs import Backend, Ended, How, Job, Tail, check_progress, claim
+from tuning.jobs import Backend, Ended, How, Job, Tail, check_progress, claim, was_overtaken
 from tuning.paths import ResultsRoot
 from tuning.pruning import Curve, Objectives, Observation, Pruner, Pruning, metric_of, pruner_of
 from tuning.records import TrialRecord, TrialStatus, ended_early, intact_record, write_record
@@ -503,6 +503,9 @@ class _Driver:
         elif trial.rung is not None and step >= trial.rung and ended.how is How.RETURNED:
             trial.status = TrialStatus.PAUSED
             self._log("paused", trial_id=ended.job.trial_id, step=trial.rung)
+        elif was_overtaken(self.root.training(trial.training_key), ended.job.attempt):
+            # By a driver that does not see our lock: no fault of the trial.
+            self._wait_for_others(trial, "another driver has taken its training over")
         elif self.ending is None:
             trial.dead_ends = 0 if step > trial.first_step else trial.dead_ends + 1
             if ended.how is not How.RETURNED:

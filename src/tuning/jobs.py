@@ -54,7 +54,7 @@ class How(StrEnum):
     RETURNED = "returned"
     """The folders say what came of it."""
     BUSY = "busy"
-    """Another process works on the training, or has taken it over; try again later."""
+    """Another process works on the training; try again later."""
     KILLED = "killed"
     """Its process, or its machine, is gone."""
     HUNG = "hung"
@@ -129,6 +129,12 @@ def claim(folder: TrainingFolder) -> int:
     attempt = last + 1 if isinstance(last, int) else 1
     write_wish(folder, attempt, stop=False)
     return attempt
+
+
+def was_overtaken(folder: TrainingFolder, attempt: int) -> bool:
+    """Whether a newer attempt owns the training."""
+    newest = _read(folder.control).get("attempt")
+    return isinstance(newest, int) and newest > attempt
 
 
 def write_wish(folder: TrainingFolder, attempt: int, *, stop: bool) -> None:

@@ -200,9 +200,9 @@ def run_job(job: Job, results: Path, tell: Tell) -> tuple[How, str]:
     started = _now()
     try:
         run_trial(request, root, tell, Wish(root.training(job.training_key), job.attempt))
-    except TrainingStopped:
+    except (TrainingStopped, SupersededError):
         pass
-    except (LockedError, SupersededError) as error:
+    except LockedError as error:
         return How.BUSY, str(error)
     except ResultsError as error:
         # The disk, not the trial: nothing could be recorded either.
