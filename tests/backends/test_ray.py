@@ -88,6 +88,7 @@ def cluster() -> Iterator[None]:
 
     paths = os.pathsep.join([str(TESTS), str(TESTS / "backends")])
     ray.init(
+        address="local",
         num_cpus=2,
         include_dashboard=False,
         log_to_driver=False,
@@ -252,3 +253,19 @@ def test_a_cluster_that_is_not_there_is_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no Ray cluster at 127.0.0.1:1"):
         RayBackend(ResultsRoot(tmp_path), address="127.0.0.1:1")
     assert threading.active_count() < 50
+
+
+@pytest.mark.nightly
+def test_without_an_address_no_other_cluster_is_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    from tuning.backends.ray import RayBackend
+
+    ray.shutdown()
+    # A test with a cluster of several nodes leaves this behind.
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    backend = RayBackend(ResultsRoot(tmp_path), num_workers=2)
+    assert ray.cluster_resources()["CPU"] == 2
+    backend.close()

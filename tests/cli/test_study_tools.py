@@ -387,6 +387,16 @@ def test_a_study_in_which_all_trials_fail_says_so_and_fails(
     assert row == dict(study="f", finished=2, planned=2, completed=0, pruned=0, failed=2)
 
 
+def test_the_cluster_of_the_environment_is_asked(
+    failing: tuple[Path, Path], tmp_path: Path, program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ray")
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    run = ("study", "run", "--space", failing[0], "--name", "f", "--quiet", "--backend", "ray")
+    done = program(*run, "--results-dir", tmp_path / "r")
+    done.assert_one_clear_line("no Ray cluster at 127.0.0.1:1")
+
+
 def test_some_failures_are_said_beside_the_ranking(
     failing: tuple[Path, Path], tmp_path: Path, program: Program, warm_studies: None
 ) -> None:

@@ -476,7 +476,8 @@ def _connect(address: str | None, num_workers: int | None, num_threads: int) -> 
             raise UserError(f"no Ray cluster at {address}: {says}") from error
         return True
     cores = (num_workers or 0) * num_threads or None
-    ray.init(num_cpus=cores, include_dashboard=False, **quiet)
+    # Else Ray would look for a cluster in the environment, and refuse to be told its size.
+    ray.init(address="local", num_cpus=cores, include_dashboard=False, **quiet)
     return True
 
 

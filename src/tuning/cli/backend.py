@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -57,7 +58,7 @@ def open_backend(
 
         backend: Backend = RayBackend(
             root,
-            address=resources.ray_address,
+            address=resources.ray_address or os.environ.get("RAY_ADDRESS") or None,
             num_workers=resources.workers,
             num_threads=settled.num_threads or 1,
             limits=limits,

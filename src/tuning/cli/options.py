@@ -117,7 +117,10 @@ PerGpu = Annotated[
 ]
 RayAddress = Annotated[
     str | None,
-    typer.Option("--ray-address", help="Address of a Ray cluster; a local one by default."),
+    typer.Option(
+        "--ray-address",
+        help="Address of a Ray cluster; RAY_ADDRESS by default, or a cluster of this machine.",
+    ),
 ]
 CloudMachine = Annotated[
     str | None,
