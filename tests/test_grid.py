@@ -185,8 +185,9 @@ def test_a_sampler_that_cannot_be_made_is_told_before_any_trial() -> None:
 
 def test_a_plan_says_which_models_it_varies() -> None:
     varied = space({"tokenizer_config.model_name": ["tiny", "qwen3-0.6b"], "lora_r": [4]})
-    assert Plan(varied, BASE, 1.0, 0).models() == ("tiny", "qwen3-0.6b")
-    assert Plan(space({"lora_r": [4]}), BASE, 1.0, 0).models() == ()
+    model = "tokenizer_config.model_name"
+    assert Plan(varied, BASE, 1.0, 0).varied(model) == ("tiny", "qwen3-0.6b")
+    assert Plan(space({"lora_r": [4]}), BASE, 1.0, 0).varied(model) == ()
 
 
 # --- files ------------------------------------------------------------------------------------

@@ -82,7 +82,7 @@ def test_a_trial_of_a_list_can_be_made_again_from_what_was_remembered() -> None:
 def test_models_of_a_list_are_known_so_that_their_names_are_checked() -> None:
     name = "tokenizer_config.model_name"
     plan = Plan(listed({name: "tiny"}, {name: "tiny", "lora_r": 8}, {"lora_r": 4}), BASE, 1.0, 0)
-    assert plan.models() == ("tiny",)
+    assert plan.varied("tokenizer_config.model_name") == ("tiny",)
 
 
 def test_a_list_is_counted_and_numbered() -> None:

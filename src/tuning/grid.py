@@ -262,10 +262,9 @@ class Plan(Sequence[Proposal]):
         """Whether it makes as many trials as it was asked for."""
         return self._space.strategy.draws
 
-    def models(self) -> tuple[str, ...]:
-        """Return the models that the space varies."""
-        parameters = self._points.parameters
-        return next((p.values for p in parameters if p.key == "tokenizer_config.model_name"), ())
+    def varied(self, key: str) -> tuple[Any, ...]:
+        """Return the values that the space gives a dotted key; none if it does not vary it."""
+        return next((p.values for p in self._points.parameters if p.key == key), ())
 
     @property
     def is_adaptive(self) -> bool:

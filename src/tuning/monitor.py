@@ -136,9 +136,10 @@ class StudyMonitor:
             record = intact_record(path)
             if record is None or trial_index(record.trial_id) < 0:
                 continue
-            result = record.result
+            result, done = record.result, record.execution
             known = known or _Known(record.trial_id, record.parameters, record.seed)
             known.state, known.note = result.status.value, result.reason or result.error or ""
+            known.seconds = known.seconds or done.train_seconds + done.evaluation_seconds
             self._trials[record.trial_id] = known
 
     def _ordered(self) -> Iterator[_Known]:

@@ -21,6 +21,7 @@ from tuning.fingerprint import weights_key
 from tuning.jobs import Job
 from tuning.measures import Accuracy, Drift, TaskResult
 from tuning.paths import TrialFolder
+from tuning.schema import law_of_error
 from tuning.scoring import TRANSFER_SCORE
 
 
@@ -209,8 +210,8 @@ def read_record(path: Path) -> TrialRecord:
         return _RECORD.validate_json(json.dumps(files.read_json(path)))
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise ResultsError(f"{path} is damaged: {place}: {first['msg']}") from error
+        place = "".join(f"{part}: " for part in [".".join(map(str, first["loc"]))] if part)
+        raise ResultsError(f"{path} is damaged: {place}{law_of_error(first)}") from error
 
 
 def intact_record(path: Path) -> TrialRecord | None:

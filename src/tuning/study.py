@@ -115,10 +115,8 @@ def existing_folder(root: ResultsRoot, name: str) -> StudyFolder:
         ResultsError: It has trials, and what it was asked is gone.
     """
     folder = root.study(name)
-    if not folder.spec.exists() and folder.trials.is_dir():
-        raise ResultsError(
-            f"study {name}: {folder.spec} is gone; the command that began the study writes it again"
-        )
+    if not folder.spec.exists() and folder.events.exists():
+        raise ResultsError(_lost(folder))
     if not folder.spec.exists():
         known = study_names(root)
         hint = nearest(name, known) if known else "there is none"
@@ -208,6 +206,19 @@ def study_names(root: ResultsRoot) -> list[str]:
         p.parent.name
         for p in root.data.glob("*/study.yaml")
         if p.parent.name not in RESERVED_STUDY_NAMES
+    )
+
+
+def lost_studies(root: ResultsRoot) -> list[str]:
+    """Return a sentence for each study whose events are there and whose settings are gone."""
+    found = sorted(path.parent for path in root.data.glob("*/events.jsonl"))
+    return [_lost(StudyFolder(folder)) for folder in found if not StudyFolder(folder).spec.exists()]
+
+
+def _lost(folder: StudyFolder) -> str:
+    return (
+        f"study {folder.root.name}: {folder.spec} is gone; the command that began the study writes "
+        f"it again"
     )
 
 

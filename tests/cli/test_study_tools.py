@@ -325,7 +325,8 @@ def test_records_tell_how_trials_ended_whose_events_are_lost(
         after = json.loads(program(*ask).stdout)
         assert after["counts"] == before["counts"] == {"completed": 4}
         for old, new in zip(before["trials"], after["trials"], strict=True):
-            assert {**old, "seconds": 0.0} == new
+            assert new["seconds"] == pytest.approx(old["seconds"], abs=15)
+            assert {**old, "seconds": new["seconds"]} == new
 
 
 @pytest.mark.parametrize("content", ["{}", "name: [", "name: first"])
@@ -354,6 +355,9 @@ def test_a_study_whose_settings_are_gone_is_not_called_unknown(
     for command in ("status", "resume", "stop"):
         done = program("study", command, "first", "--results-dir", copied)
         done.assert_one_clear_line("study.yaml is gone", "the command that began the study")
+    listed = program("study", "list", "--results-dir", copied)
+    assert listed.returncode == 2
+    assert "study.yaml is gone" in listed.stderr
 
 
 @pytest.fixture
@@ -381,10 +385,27 @@ def test_a_study_in_which_all_trials_fail_says_so_and_fails(
         done.assert_one_clear_line(
             "2 of 2 trials failed, the last one with DataError", str(words), "--retry-failed"
         )
+    told = program("recommend", "f", "--dry-run", "--results-dir", tmp_path / "r")
+    told.assert_one_clear_line("no trial of 2 has completed", "resume f --retry-failed")
     listed = program("study", "list", "--results-dir", tmp_path / "r").stdout
     assert listed == "f: 2 of 2 trials finished: 2 failed\n"
     (row,) = json.loads(program("study", "list", "--json", "--results-dir", tmp_path / "r").stdout)
     assert row == dict(study="f", finished=2, planned=2, completed=0, pruned=0, failed=2)
+
+
+def test_words_that_cannot_be_read_are_refused_before_anything_runs(
+    failing: tuple[Path, Path], tmp_path: Path, program: Program
+) -> None:
+    empty = tmp_path / "empty.txt"
+    empty.touch()
+    run = ("study", "run", "--name", "f", "--results-dir", tmp_path / "r")
+    given = f"spelling_config.word_list={empty}"
+    program(*run, "--space", failing[0], given).assert_one_clear_line("empty.txt")
+    space = yaml.safe_load(failing[0].read_text())
+    space |= {"strategy": "grid", "HPARAM_CANDIDATES": {"spelling_config.word_list": [str(empty)]}}
+    failing[0].write_text(yaml.safe_dump(space))
+    program(*run, "--space", failing[0], "--dry-run").assert_one_clear_line("empty.txt")
+    assert not (tmp_path / "r").exists()
 
 
 def test_the_cluster_of_the_environment_is_asked(

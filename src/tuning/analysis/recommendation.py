@@ -131,9 +131,11 @@ def recommend(
     learned, focus = Learned(spec), focus or spec.focus
     evidence = read_evidence(root, learned, records, focus)
     if not evidence.completed:
+        num_trials = spec.plan().num_trials
+        again = " --retry-failed" if len(records) == num_trials else ""
         raise ResultsError(
-            f"study {name}: no trial of {spec.plan().num_trials} has completed, so there is "
-            f"nothing to go by; go on with: tuning study resume {name}"
+            f"study {name}: no trial of {num_trials} has completed, so there is nothing to go by; "
+            f"go on with: tuning study resume {name}{again}"
         )
     noise = pooled_noise(evidence.completed)
     if evidence.is_too_little or evidence.is_flat:

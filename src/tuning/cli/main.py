@@ -242,7 +242,7 @@ def main() -> None:
                 f"{text.partition('.')[0]}; the old spelling takes no overrides, but --config FILE"
             )
         if text.strip():
-            print(f"tuning: {' '.join(text.split())}", file=sys.stderr)
+            print(f"tuning: {_plain(text)}", file=sys.stderr)
         sys.exit(2)
     except typer.Abort:
         sys.exit(130)
@@ -305,10 +305,15 @@ def why_refused(arguments: Sequence[str]) -> str | None:
             _, inner, left = command.resolve_command(context, left)
             command, parent = inner, context
     except _USAGE_ERROR as error:
-        text: str = error.format_message()  # type: ignore[attr-defined]
-        return " ".join(text.split())
+        return _plain(error.format_message())  # type: ignore[attr-defined]
     except typer.Exit:
         return None
+
+
+def _plain(text: str) -> str:
+    """Return a message of the command line's library without its words for programmers."""
+    text = " ".join(text.split())
+    return text.replace("Value error, ", "").replace("Input should be", "must be")
 
 
 def _program() -> Any:

@@ -290,11 +290,11 @@ def list_studies(
     Example: tuning study list
     """
     from tuning.paths import ResultsRoot
-    from tuning.study import load_study, study_names
+    from tuning.study import load_study, lost_studies, study_names
 
     root = ResultsRoot(results_dir)
     rows: list[dict[str, Any]] = []
-    mistakes = []
+    mistakes = lost_studies(root)
     for name in study_names(root):
         try:
             spec, records = load_study(root, name)

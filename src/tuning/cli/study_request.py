@@ -53,6 +53,7 @@ def make_spec(request: StudyRequest) -> StudySpec:
     from tuning.grid import load_space
     from tuning.model.hub import check_name
     from tuning.study import StudySpec
+    from tuning.tasks.words import read_word_list
 
     if request.space is None:
         space = _default_alone(request)
@@ -80,8 +81,11 @@ def make_spec(request: StudyRequest) -> StudySpec:
     )
     plan = spec.plan()
     plan.check_sampler()
-    for name in plan.models():
+    for name in plan.varied("tokenizer_config.model_name"):
         check_name(name)
+    for words in {base.spelling_config.word_list, *plan.varied("spelling_config.word_list")}:
+        if words is not None:
+            read_word_list(Path(words))
     return spec
 
 
