@@ -210,7 +210,8 @@ def read_record(path: Path) -> TrialRecord:
         return _RECORD.validate_json(json.dumps(files.read_json(path)))
     except ValidationError as error:
         first = error.errors()[0]
-        place = "".join(f"{part}: " for part in [".".join(map(str, first["loc"]))] if part)
+        where = ".".join(map(str, first["loc"]))
+        place = f"{where}: " if where else ""
         raise ResultsError(f"{path} is damaged: {place}{law_of_error(first)}") from error
 
 

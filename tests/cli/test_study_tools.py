@@ -393,6 +393,23 @@ def test_a_study_in_which_all_trials_fail_says_so_and_fails(
     assert row == dict(study="f", finished=2, planned=2, completed=0, pruned=0, failed=2)
 
 
+def test_mistakes_are_told_without_words_of_the_libraries(
+    copied: Path, program: Program, failing: tuple[Path, Path]
+) -> None:
+    plan = ("study", "run", "--space", failing[0], "--dry-run")
+    for more, says in (
+        (("--focus", "speling"), "'speling' is not one of"),
+        (("--num-trials", "0"), "must be greater than or equal to 1"),
+    ):
+        done = program(*plan, *more)
+        done.assert_one_clear_line(says)
+        assert "Value error" not in done.stderr
+    (record,) = (copied / "data" / "first" / "trials").glob("0000-*/record.json")
+    record.write_text("[]")
+    done = program("study", "list", "--results-dir", copied)
+    assert f"{record} is damaged: must be a" in done.stderr
+
+
 def test_words_that_cannot_be_read_are_refused_before_anything_runs(
     failing: tuple[Path, Path], tmp_path: Path, program: Program
 ) -> None:
@@ -406,6 +423,16 @@ def test_words_that_cannot_be_read_are_refused_before_anything_runs(
     failing[0].write_text(yaml.safe_dump(space))
     program(*run, "--space", failing[0], "--dry-run").assert_one_clear_line("empty.txt")
     assert not (tmp_path / "r").exists()
+
+
+def test_early_stopping_is_told_when_a_study_begins_and_can_still_do_without(
+    failing: tuple[Path, Path], tmp_path: Path, program: Program, warm_studies: None
+) -> None:
+    space, words = failing
+    run = ("study", "run", "--space", space, "--name", "f", f"spelling_config.word_list={words}")
+    said = [program(*run, "--results-dir", tmp_path / "r").stderr for _ in range(2)]
+    note = "note: poor trials are stopped early (poor_on_both, by a monitor of"
+    assert [note in stderr for stderr in said] == [True, False]
 
 
 def test_the_cluster_of_the_environment_is_asked(

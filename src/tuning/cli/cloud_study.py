@@ -13,6 +13,7 @@ import typer
 
 from tuning.cli import options
 from tuning.cli.progress import ERRORS
+from tuning.cli.study_request import stopping_says
 from tuning.errors import UserError, numbered
 from tuning.jobs import TRIAL_RUNNER
 
@@ -177,8 +178,6 @@ def _number(value: float | None, form: str) -> str:
 
 
 def _plan_lines(spec: StudySpec, asked: _Asked) -> list[str]:
-    from tuning.cli.study import stopping_says
-
     plan, prices = asked.plan, asked.settings.prices
     counts = Counter(job.machine for job in plan.jobs)
     machines = ", ".join(

@@ -14,7 +14,7 @@ import typer
 
 from tuning.cli import completion, options, study_tools
 from tuning.cli.progress import ERRORS
-from tuning.cli.study_request import ARMS, StudyRequest, arms_of, make_spec
+from tuning.cli.study_request import ARMS, StudyRequest, arms_of, make_spec, stopping_says
 from tuning.errors import UserError
 
 if TYPE_CHECKING:
@@ -373,28 +373,6 @@ def print_plan(
     print_notes(spec.space)
 
 
-def stopping_says(spec: StudySpec) -> str:
-    """Return whether trials of a study are stopped early, and by how many words."""
-    from tuning.pruning import Pruning
-
-    pruning = spec.space.pruning
-    if pruning is Pruning.NONE:
-        return "no trial is stopped early"
-    words = spec.base.evaluation_config.num_monitor_words
-    says = (
-        f"poor trials are stopped early ({pruning.value}, by a monitor of {words} words; never the "
-        f"default): --pruning none lets all come to their end"
-    )
-    if words >= _FEW_WORDS:
-        return says
-    # Half the 95 % interval of a share of one half.
-    unsure = 98 / words**0.5
-    return f"{says}; one look at so few is unsure by {unsure:.0f} points, so luck decides much"
-
-
-_FEW_WORDS = 50
-
-
 def _print_trials(known: Sequence[Proposal], open_trials: int) -> None:
     from tuning.ranking import Contender
 
@@ -447,7 +425,8 @@ def run_and_print(
     root = options.results_root(results_dir)
     if not quiet:
         print_notes(spec.space)
-        if spec.space.pruning is not Pruning.NONE:
+        is_new = not root.study(spec.name).spec.exists()
+        if is_new and spec.space.pruning is not Pruning.NONE:
             ERRORS.print(f"note: {stopping_says(spec)}", highlight=False, soft_wrap=True)
     with mirrored(root, spec.name, resources.tracking):
         outcome = _run(spec, root, resources, quiet=quiet)

@@ -169,3 +169,25 @@ def _base(request: StudyRequest, space: SearchSpace) -> ExperimentConfig:
         return base_experiment(space, request.name, stamp)
     loaded = load(request.config, (), [request.config_dir]).model_dump(mode="json")
     return build({**loaded, "experiment_name": request.name, "timestamp": stamp}, "--name")
+
+
+def stopping_says(spec: StudySpec) -> str:
+    """Return whether trials of a study are stopped early, and by how many words."""
+    from tuning.pruning import Pruning
+
+    pruning = spec.space.pruning
+    if pruning is Pruning.NONE:
+        return "no trial is stopped early"
+    words = spec.base.evaluation_config.num_monitor_words
+    says = (
+        f"poor trials are stopped early ({pruning.value}, by a monitor of {words} words; never the "
+        f"default): --pruning none lets all come to their end"
+    )
+    if words >= _FEW_WORDS:
+        return says
+    # Half the 95 % interval of a share of one half.
+    unsure = 98 / words**0.5
+    return f"{says}; one look at so few is unsure by {unsure:.0f} points, so luck decides much"
+
+
+_FEW_WORDS = 50

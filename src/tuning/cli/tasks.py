@@ -114,7 +114,8 @@ def preview(
 def _lacks(item: Item, tokenizer: TextTokenizer) -> list[str]:
     """Return the tokens that the model would need to be asked an item, and to answer it."""
     prompt = tokenizer.prompt_of(item.question, item.shots)
-    return list(dict.fromkeys([*tokenizer.lacks(prompt), *tokenizer.lacks(item.answer)]))
+    missing = (*tokenizer.missing_tokens(prompt), *tokenizer.missing_tokens(item.answer))
+    return list(dict.fromkeys(missing))
 
 
 def _quoted(texts: Sequence[str]) -> str:

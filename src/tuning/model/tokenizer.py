@@ -144,7 +144,7 @@ class TextTokenizer:
         genuine = self.backend.encode_batch(list(texts), add_special_tokens=False)
         return [all(token in self._row_of for token in e.ids) for e in genuine]
 
-    def lacks(self, text: str) -> list[str]:
+    def missing_tokens(self, text: str) -> list[str]:
         """Return the tokens of a text that the model does not have, as text, each once."""
         genuine = self.backend.encode(text, add_special_tokens=False).ids
         missing = dict.fromkeys(token for token in genuine if not self.has(token))
